@@ -1,0 +1,24 @@
+//! `cargo xtask build`: the components, then the program.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::workspace::{HostProfile, Workspace};
+use crate::{guest, process};
+
+/// Builds every component and the host program.
+///
+/// # Errors
+/// When something does not compile, or nothing here compiles for WebAssembly.
+pub(crate) fn run(workspace: &Workspace, profile: HostProfile) -> Result<ExitCode> {
+    guest::build_all(workspace)?;
+    let mut host = workspace.cargo("build");
+    host.args(["--package", "tapeline"]);
+    match profile {
+        HostProfile::Release => process::run(host.arg("--release"))?,
+        HostProfile::Debug => process::run(&mut host)?,
+    }
+    eprintln!("built {}", workspace.display(&workspace.program(profile)));
+    Ok(ExitCode::SUCCESS)
+}

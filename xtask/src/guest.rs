@@ -1,0 +1,122 @@
+//! Builds the guests, each into a WASM component, and puts the components where the host looks for them.
+//!
+//! One call of `cargo rustc` per guest, because cargo leaves link-time optimisation out of a library that is built as
+//! `rlib` too, and every stage is one, for its native tests. A component is a quarter smaller for it.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::process;
+use crate::wasm_target::{TARGET, WasmTarget};
+use crate::workspace::Workspace;
+
+/// The stages we ship: their packages, and the names of their components.
+const STAGES: [&str; 6] = ["fetch", "dedup", "enrich", "aggregate", "alarm", "write"];
+
+/// The profile of the guests in the root's `Cargo.toml`.
+const PROFILE: &str = "guest";
+
+/// Separates flags in `CARGO_ENCODED_RUSTFLAGS`, so that a path may hold a space.
+const FLAG_SEPARATOR: &str = "\u{1f}";
+
+/// Builds the stages into `components/<stage>.wasm` and the test guests into `components/test/<name>.wasm`. A component
+/// whose bytes did not change keeps its time of change.
+///
+/// # Errors
+/// When no way to the target works, or a guest does not compile.
+pub(crate) fn build_all(workspace: &Workspace) -> Result<()> {
+    let target = WasmTarget::find()?;
+    for stage in STAGES {
+        build(workspace, &target, stage, &workspace.components())?;
+    }
+    for guest in workspace.test_guests() {
+        build(workspace, &target, guest, &workspace.components().join("test"))?;
+    }
+    Ok(())
+}
+
+fn build(workspace: &Workspace, target: &WasmTarget, package: &str, folder: &Path) -> Result<()> {
+    let mut command = workspace.cargo("rustc");
+    command.args(["--package", package, "--lib", "--crate-type", "cdylib"]);
+    command.args(["--profile", PROFILE, "--target", TARGET]);
+    command.arg("--target-dir").arg(workspace.guest_target());
+    command.args(target.cargo_args());
+    command.envs(target.environment()?);
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags(target).join(FLAG_SEPARATOR));
+    process::run(&mut command).with_context(|| format!("building the component of {package}"))?;
+
+    let name = component_file(package);
+    let built = workspace.guest_target().join(TARGET).join(PROFILE).join(&name);
+    let placed = folder.join(&name);
+    if place(&built, &placed)? == Placed::New {
+        eprintln!("{package}: new component {}", workspace.display(&placed));
+    }
+    Ok(())
+}
+
+/// The compiler's flags: those of the target, and one that keeps this machine's paths out of a component, so that the
+/// same source gives the same digest on the next machine.
+fn flags(target: &WasmTarget) -> Vec<String> {
+    let mut flags = target.rust_flags();
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| env::home_dir().map(|user| user.join(".cargo")));
+    flags.extend(home.map(|home| format!("--remap-path-prefix={}=/cargo", home.display())));
+    flags
+}
+
+fn component_file(package: &str) -> String {
+    format!("{}.wasm", package.replace('-', "_"))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Placed {
+    New,
+    Unchanged,
+}
+
+fn place(built: &Path, placed: &Path) -> Result<Placed> {
+    let bytes = fs::read(built).with_context(|| format!("reading {}", built.display()))?;
+    if fs::read(placed).is_ok_and(|old| old == bytes) {
+        return Ok(Placed::Unchanged);
+    }
+    replace(placed, &bytes).with_context(|| format!("writing {}", placed.display()))?;
+    Ok(Placed::New)
+}
+
+/// Writes a whole file at once: a host that runs meanwhile sees the old component or the new one.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    let unfinished = path.with_extension("wasm.unfinished");
+    fs::write(&unfinished, bytes)?;
+    fs::rename(&unfinished, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_is_named_as_cargo_names_it() {
+        assert_eq!(component_file("dedup"), "dedup.wasm");
+        assert_eq!(component_file("spin-forever"), "spin_forever.wasm");
+    }
+
+    #[test]
+    fn a_component_is_written_only_when_its_bytes_changed() {
+        let folder = env::temp_dir().join(format!("xtask-place-{}", std::process::id()));
+        let (built, placed) = (folder.join("built.wasm"), folder.join("test").join("placed.wasm"));
+        fs::create_dir_all(&folder).unwrap();
+
+        fs::write(&built, "one").unwrap();
+        assert_eq!(place(&built, &placed).unwrap(), Placed::New);
+        assert_eq!(place(&built, &placed).unwrap(), Placed::Unchanged);
+        fs::write(&built, "two").unwrap();
+        assert_eq!(place(&built, &placed).unwrap(), Placed::New);
+        assert_eq!(fs::read(&placed).unwrap(), b"two");
+
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,116 @@
+//! The tasks of this repository: `cargo xtask up | build | check | test | bench`.
+//!
+//! This program finds tools, calls cargo and copies files. It knows where artifacts lie and nothing of what is in them.
+
+mod bench;
+mod build;
+mod check;
+mod guest;
+mod process;
+mod test;
+mod test_report;
+mod up;
+mod wasm_target;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::{HostProfile, Workspace};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The tasks of this repository")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the components and the program.
+    Build {
+        /// Build the program without optimisation: target/debug/tapeline.
+        #[arg(long)]
+        debug_host: bool,
+    },
+    /// Build, then run the Bitcoin pipeline until Ctrl-C, with its data in ./data.
+    Up {
+        /// Passed on to `tapeline up`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run every test, after building what the tests need.
+    Test {
+        /// Passed on to `cargo test`; a word is a filter of test names.
+        #[arg(allow_hyphen_values = true, value_terminator = "--")]
+        args: Vec<String>,
+        /// Passed on to the test programs.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        program_args: Vec<String>,
+    },
+    /// Check format, lints, documentation and dependencies.
+    Check,
+    /// Build, then run the benchmarks.
+    Bench {
+        /// Passed on to the benchmark program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    run(Cli::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let workspace = Workspace::load()?;
+    match task {
+        Task::Build { debug_host: false } => build::run(&workspace, HostProfile::Release),
+        Task::Build { debug_host: true } => build::run(&workspace, HostProfile::Debug),
+        Task::Up { args } => up::run(&workspace, &args),
+        Task::Test { args, program_args } => test::run(&workspace, &args, &program_args),
+        Task::Check => check::run(&workspace),
+        Task::Bench { args } => bench::run(&workspace, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    fn test_args(line: &[&str]) -> (Vec<String>, Vec<String>) {
+        match Cli::parse_from(["xtask", "test"].iter().chain(line)).task {
+            Task::Test { args, program_args } => (args, program_args),
+            _ => panic!("not the test task"),
+        }
+    }
+
+    #[test]
+    fn test_tells_cargo_arguments_from_those_of_the_test_programs() {
+        let (args, program_args) = test_args(&["redelivery", "--test", "scenarios", "--", "--nocapture", "x"]);
+        assert_eq!(args, ["redelivery", "--test", "scenarios"]);
+        assert_eq!(program_args, ["--nocapture", "x"]);
+        let (args, program_args) = test_args(&["--", "--nocapture"]);
+        assert!(args.is_empty());
+        assert_eq!(program_args, ["--nocapture"]);
+    }
+
+    #[test]
+    fn up_passes_options_on() {
+        let Task::Up { args } = Cli::parse_from(["xtask", "up", "--nats", "URL"]).task else {
+            panic!("not the up task");
+        };
+        assert_eq!(args, ["--nats", "URL"]);
+    }
+}
