@@ -27,21 +27,20 @@ impl Number {
 
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut buffer = zmij::Buffer::new();
-        let rounded = self.rounded();
-        if !rounded.is_finite() {
-            return write!(f, "{rounded}");
+        if !self.0.is_finite() {
+            return write!(f, "{}", self.0);
         }
-        let text = buffer.format_finite(rounded);
-        if text.contains('e') {
-            return write!(f, "{rounded}");
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(self.0);
+        if text.contains('e') || significant_digits(text) > SIGNIFICANT_DIGITS_MAX {
+            return write!(f, "{}", self.rounded());
         }
         f.write_str(text.strip_suffix(".0").unwrap_or(text))
     }
 }
 
 impl Serialize for Number {
-    /// A JSON number, integers without a fraction; `null` when not finite.
+    /// A JSON number, which may have an exponent, integers without a fraction; `null` when not finite.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let rounded = self.rounded();
         if rounded.fract() == 0.0 && rounded.abs() < 1e15 {

@@ -79,12 +79,17 @@ impl Decoded {
         self.names.intern(text)
     }
 
-    /// Emits an event.
+    /// Emits an event. One that needs more groups than a batch can have is refused: sources come from outside, and
+    /// whatever comes from there must not stop the stage.
     #[inline]
     pub fn emit<'a>(&mut self, envelope: &Envelope<'_>, row: impl Into<Row<'a>>) {
-        let group = self.groups.push(envelope, row.into());
-        self.order.push(group);
-        self.records += 1;
+        match self.groups.try_push(envelope, row.into()) {
+            Some(group) => {
+                self.order.push(group);
+                self.records += 1;
+            }
+            None => self.reject(Part::Whole, Some(envelope.symbol), "more than 253 kinds, sources, units and forms of id in one call"),
+        }
     }
 
     /// Leaves a record out by a rule of this name.

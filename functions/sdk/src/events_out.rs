@@ -114,26 +114,34 @@ impl Groups {
     /// When the events of a call need more groups than a batch can have.
     #[inline]
     pub(crate) fn push(&mut self, envelope: &Envelope<'_>, row: Row<'_>) -> u8 {
+        self.try_push(envelope, row).expect("at most 253 kinds, sources, units and forms of id in a batch")
+    }
+
+    /// Puts an event at the end of its group; none when it needs one more than a batch can have.
+    #[inline]
+    pub(crate) fn try_push(&mut self, envelope: &Envelope<'_>, row: Row<'_>) -> Option<u8> {
         let kind = row.kind();
         let last = self.last[kind as usize];
         let at = match self.groups.get(last) {
             Some(group) if group.takes(envelope, kind) => last,
-            _ => self.find(envelope, kind),
+            _ => self.find(envelope, kind)?,
         };
         self.groups[at].push(envelope, row);
-        at as u8
+        Some(at as u8)
     }
 
     #[cold]
-    fn find(&mut self, envelope: &Envelope<'_>, kind: Kind) -> usize {
-        let found = self.groups.iter().position(|group| group.takes(envelope, kind));
-        let at = found.unwrap_or_else(|| {
-            self.groups.push(Group::for_events_like(envelope, kind));
-            self.groups.len() - 1
-        });
-        assert!(at < GROUPS_MAX, "more than {GROUPS_MAX} kinds, sources, units and forms of id in a batch");
+    fn find(&mut self, envelope: &Envelope<'_>, kind: Kind) -> Option<usize> {
+        let at = match self.groups.iter().position(|group| group.takes(envelope, kind)) {
+            Some(at) => at,
+            None if self.groups.len() == GROUPS_MAX => return None,
+            None => {
+                self.groups.push(Group::for_events_like(envelope, kind));
+                self.groups.len() - 1
+            }
+        };
         self.last[kind as usize] = at;
-        at
+        Some(at)
     }
 
     pub(crate) fn clear(&mut self) {

@@ -62,12 +62,12 @@ pub use events_out::Events;
 pub use names::Names;
 pub use runner::Runner;
 pub use settings::SettingError;
-pub use stage::{Fate, Kinds, Output, Stage};
+pub use stage::{Fate, Kinds, Output, Stage, Wake};
 pub use state::{Saved, State, StateError, StateParts};
-pub use tables_out::{Cell, Table, Tables};
+pub use tables_out::{Cell, Object, Table, Tables};
 pub use tapeline_events::{
-    Alarm, Average, Bar, Day, Dividend, Envelope, Gap, IdRef, Kind, Line, Name, Notice, Number, OptionQuote, Prediction, Quote, Rate,
-    Row, Span, Split, Trade, Unit, format_time, parse_time,
+    Alarm, Average, Bar, Day, Dividend, Entry, Envelope, Gap, IdRef, Kind, Line, Name, Notice, Number, OptionQuote, Prediction, Quote, Rate,
+    Row, Span, Split, TextColumn, Trade, Unit, format_time, parse_time,
 };
 
 #[doc(hidden)]

@@ -131,6 +131,14 @@ impl<S: Stage> Runner<S> {
             }
         }
         entries.sort_by(|a, b| (&a.key, a.part).cmp(&(&b.key, b.part)));
+        // A key that expired and came again since the last call has a deletion, and then what it is now.
+        entries.dedup_by(|later, earlier| {
+            let is_same = later.key == earlier.key && later.part == earlier.part;
+            if is_same {
+                std::mem::swap(later, earlier);
+            }
+            is_same
+        });
         entries
     }
 

@@ -80,6 +80,12 @@ impl<S: Stage> Harness<S> {
         sizes
     }
 
+    /// Deletes the saved entries that a host may delete, because the watermark has passed their `expires_at`.
+    pub fn expire(&mut self) {
+        let watermark = self.watermark;
+        self.state.retain(|_, entry| entry.expires_at.is_none_or(|at| at > watermark));
+    }
+
     /// What is saved at present: key and part.
     pub fn saved(&self) -> Vec<(String, u64)> {
         self.state.keys().cloned().collect()

@@ -1,0 +1,440 @@
+//! Batches in motion: elements in order, cutting, and putting together what a stage answered.
+//!
+//! Knows the order codes of the contract and nothing else: no stages, no state, no clocks.
+
+use std::ops::Range;
+
+use tapeline_events::{Entry, Line, LineError, Name};
+
+use crate::{
+    contract::{Batch, Fate, GROUPS_MAX, Group, INPUT, KindSet, MARK, Output},
+    names::Names,
+};
+
+/// An answer that does not fit its question.
+#[derive(Debug, thiserror::Error)]
+#[error("the stage broke the contract: {0}")]
+pub struct Breach(pub String);
+
+/// One element of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// The event at `at` of a group.
+    Event {
+        /// Number of the group.
+        group: usize,
+        /// Place in the group.
+        at: usize,
+    },
+    /// A mark, by its number.
+    Mark(usize),
+}
+
+/// A batch without anything in it.
+pub fn empty() -> Batch {
+    Batch { groups: Vec::new(), order: Vec::new(), marks: Vec::new() }
+}
+
+/// Number of events.
+pub fn event_count(batch: &Batch) -> usize {
+    batch.groups.iter().map(Group::len).sum()
+}
+
+/// The elements in order.
+pub fn elements(batch: &Batch) -> impl Iterator<Item = Element> + '_ {
+    let mut next = [0_usize; 256];
+    let implied = if batch.order.is_empty() { batch.groups.first().map_or(0, Group::len) } else { 0 };
+    let coded = batch.order.iter().map(move |code| {
+        let at = next[usize::from(*code)];
+        next[usize::from(*code)] += 1;
+        if *code == MARK { Element::Mark(at) } else { Element::Event { group: usize::from(*code), at } }
+    });
+    (0..implied).map(|at| Element::Event { group: 0, at }).chain(coded)
+}
+
+/// Whether columns, order and marks fit each other.
+///
+/// # Errors
+/// Says what does not.
+pub fn check(batch: &Batch) -> Result<(), Breach> {
+    if batch.groups.len() > GROUPS_MAX {
+        return Err(Breach(format!("{} groups; a batch has at most {GROUPS_MAX}", batch.groups.len())));
+    }
+    if let Some(group) = batch.groups.iter().position(|group| !group.is_sound()) {
+        return Err(Breach(format!("the columns of group {group} differ in length")));
+    }
+    if batch.order.is_empty() && batch.groups.len() <= 1 && batch.marks.is_empty() {
+        return Ok(());
+    }
+    let mut counts = [0_usize; 256];
+    batch.order.iter().for_each(|code| counts[usize::from(*code)] += 1);
+    let in_groups = batch.groups.iter().enumerate().all(|(at, group)| counts[at] == group.len());
+    let known = counts[..GROUPS_MAX].iter().skip(batch.groups.len()).all(|count| *count == 0);
+    if in_groups && known && counts[usize::from(MARK)] == batch.marks.len() && counts[253] == 0 && counts[255] == 0 {
+        Ok(())
+    } else {
+        Err(Breach("the order does not name each event and mark once".to_owned()))
+    }
+}
+
+/// The elements in `range` as a batch.
+pub fn slice(batch: &Batch, range: Range<usize>) -> Batch {
+    let mut weaver = Weaver::new(batch.groups.len());
+    for element in elements(batch).skip(range.start).take(range.len()) {
+        match element {
+            Element::Event { group, at } => weaver.event(group, at),
+            Element::Mark(at) => weaver.mark(batch.marks[at]),
+        }
+    }
+    weaver.finish(batch.groups.clone())
+}
+
+/// The batch without the events that `keeps` says no to; it is asked for each event in order, by its position.
+pub fn retain(batch: Batch, mut keeps: impl FnMut(usize) -> bool) -> Batch {
+    let mut weaver = Weaver::new(batch.groups.len());
+    let mut position = 0;
+    for element in elements(&batch) {
+        match element {
+            Element::Mark(at) => weaver.mark(batch.marks[at]),
+            Element::Event { group, at } => {
+                if keeps(position) {
+                    weaver.event(group, at);
+                }
+                position += 1;
+            }
+        }
+    }
+    weaver.finish(batch.groups)
+}
+
+/// The events of the kinds in `takes`, with all marks, and whether anything is left out.
+pub fn select(batch: Batch, takes: KindSet) -> (Batch, Option<Bypass>) {
+    let taken: Vec<bool> = batch.groups.iter().map(|group| takes.has(group.columns.kind())).collect();
+    if taken.iter().all(|taken| *taken) {
+        return (batch, None);
+    }
+    let mut code_of = [MARK; 256];
+    let mut groups = Vec::new();
+    let mut rest = Vec::new();
+    for (at, (group, taken)) in batch.groups.into_iter().zip(&taken).enumerate() {
+        if *taken {
+            code_of[at] = groups.len() as u8;
+            groups.push(group);
+            rest.push(None);
+        } else {
+            rest.push(Some(group));
+        }
+    }
+    let is_taken = |code: &u8| *code == MARK || taken[usize::from(*code)];
+    let order: Vec<u8> =
+        batch.order.iter().filter(|code| is_taken(code)).map(|code| code_of[usize::from(*code)]).collect();
+    let bypass = Bypass { order: batch.order, rest };
+    let order = if groups.len() <= 1 && batch.marks.is_empty() { Vec::new() } else { order };
+    (Batch { groups, order, marks: batch.marks }, Some(bypass))
+}
+
+/// What a stage was not shown, and where it stood.
+pub struct Bypass {
+    /// The order of the whole batch.
+    order: Vec<u8>,
+    /// For each group of the whole batch, the group when it was not shown.
+    rest: Vec<Option<Group>>,
+}
+
+impl Bypass {
+    /// Number of groups of the whole batch.
+    pub fn group_count(&self) -> usize {
+        self.rest.len()
+    }
+}
+
+/// What goes on behind a stage: events that it let through, that it was not shown, and that it emitted. The answer has
+/// passed [`check_answer`], and there are no more groups than a batch can have.
+pub fn merge(input: Batch, bypass: Option<Bypass>, output: Output) -> Batch {
+    let is_untouched = output.fates.iter().all(|fate| *fate == Fate::FORWARD);
+    if is_untouched && output.emitted.groups.is_empty() {
+        return rejoin(input, bypass);
+    }
+    let shown = bypass.as_ref().map(|bypass| bypass.rest.iter().map(Option::is_none).collect::<Vec<_>>());
+    weave(rejoin(input, bypass), shown.as_deref(), &output.fates, output.emitted)
+}
+
+/// The whole batch, as it was before [`select`].
+pub fn rejoin(input: Batch, bypass: Option<Bypass>) -> Batch {
+    let Some(bypass) = bypass else { return input };
+    let mut shown = input.groups.into_iter();
+    let groups = bypass.rest.into_iter().filter_map(|group| group.or_else(|| shown.next())).collect();
+    Batch { groups, order: bypass.order, marks: input.marks }
+}
+
+/// Whether an answer fits its input.
+///
+/// # Errors
+/// Says what does not.
+pub fn check_answer(input: &Batch, output: &Output) -> Result<(), Breach> {
+    let events = event_count(input);
+    if !output.fates.is_empty() && output.fates.len() != events {
+        return Err(Breach(format!("{} fates for {events} events", output.fates.len())));
+    }
+    if let Some(code) = output.fates.iter().find(|code| Fate::from_code(**code, output.rules.len()).is_none()) {
+        return Err(Breach(format!("{code} is no fate")));
+    }
+    let rejected = output.fates.iter().filter(|code| **code == Fate::REJECT).count();
+    if rejected != output.rejects.len() {
+        return Err(Breach(format!("{rejected} events are rejected, {} have a reason", output.rejects.len())));
+    }
+    if let Some(reject) = output.rejects.iter().find(|r| output.fates.get(r.position as usize) != Some(&Fate::REJECT)) {
+        return Err(Breach(format!("a reason for event {}, which is not rejected", reject.position)));
+    }
+    check_emitted(&output.emitted, events, input.marks.len())
+}
+
+fn check_emitted(emitted: &Batch, events: usize, marks: usize) -> Result<(), Breach> {
+    if emitted.groups.is_empty() && emitted.order.is_empty() {
+        return Ok(());
+    }
+    if emitted.groups.len() > GROUPS_MAX || !emitted.marks.is_empty() {
+        return Err(Breach("emitted events have too many groups, or marks".to_owned()));
+    }
+    if let Some(group) = emitted.groups.iter().position(|group| !group.is_sound()) {
+        return Err(Breach(format!("the columns of emitted group {group} differ in length")));
+    }
+    let mut counts = [0_usize; 256];
+    emitted.order.iter().for_each(|code| counts[usize::from(*code)] += 1);
+    let in_groups = emitted.groups.iter().enumerate().all(|(at, group)| counts[at] == group.len());
+    let total: usize = emitted.groups.iter().map(Group::len).sum();
+    let fits = counts[usize::from(INPUT)] == events && counts[usize::from(MARK)] == marks;
+    if in_groups && fits && total + events + marks == emitted.order.len() {
+        Ok(())
+    } else {
+        Err(Breach("the order of what was emitted does not name each event and mark once".to_owned()))
+    }
+}
+
+/// Puts emitted events behind the elements at which they were emitted; `shown` says which groups the stage saw.
+fn weave(whole: Batch, shown: Option<&[bool]>, fates: &[u8], emitted: Batch) -> Batch {
+    let emitted_base = whole.groups.len();
+    let mut weaver = Weaver::new(emitted_base + emitted.groups.len());
+    let mut codes = emitted.order.iter().copied().peekable();
+    let mut next_emitted = vec![0_usize; emitted.groups.len()];
+    let mut position = 0;
+    for element in elements(&whole) {
+        match element {
+            Element::Event { group, at } if shown.is_some_and(|shown| !shown[group]) => {
+                weaver.event(group, at);
+                continue;
+            }
+            Element::Event { group, at } => {
+                if fates.get(position).is_none_or(|fate| *fate == Fate::FORWARD) {
+                    weaver.event(group, at);
+                }
+                position += 1;
+            }
+            Element::Mark(at) => weaver.mark(whole.marks[at]),
+        }
+        codes.next();
+        while let Some(code) = codes.next_if(|code| *code < MARK) {
+            let group = usize::from(code);
+            weaver.event(emitted_base + group, next_emitted[group]);
+            next_emitted[group] += 1;
+        }
+    }
+    let mut groups = whole.groups;
+    groups.extend(emitted.groups);
+    weaver.finish(groups)
+}
+
+/// Takes elements in order and then builds the batch, column by column, from runs of events of the groups.
+struct Weaver {
+    /// Number of the group, or [`Weaver::MARK`].
+    order: Vec<u16>,
+    marks: Vec<i64>,
+    runs: Vec<Vec<Range<usize>>>,
+}
+
+impl Weaver {
+    const MARK: u16 = u16::MAX;
+
+    fn new(groups: usize) -> Self {
+        Self { order: Vec::new(), marks: Vec::new(), runs: vec![Vec::new(); groups] }
+    }
+
+    fn mark(&mut self, time: i64) {
+        self.order.push(Self::MARK);
+        self.marks.push(time);
+    }
+
+    #[inline]
+    fn event(&mut self, group: usize, at: usize) {
+        self.order.push(group as u16);
+        match self.runs[group].last_mut() {
+            Some(run) if run.end == at => run.end += 1,
+            _ => self.runs[group].push(at..at + 1),
+        }
+    }
+
+    fn finish(self, groups: Vec<Group>) -> Batch {
+        let mut code_of = vec![MARK; self.runs.len()];
+        let mut kept = Vec::new();
+        for (at, (group, runs)) in groups.into_iter().zip(self.runs).enumerate() {
+            if runs.is_empty() {
+                continue;
+            }
+            code_of[at] = kept.len().min(GROUPS_MAX) as u8;
+            kept.push(cut(group, runs));
+        }
+        let needs_order = kept.len() > 1 || !self.marks.is_empty();
+        let code = |group: &u16| code_of.get(usize::from(*group)).copied().unwrap_or(MARK);
+        let order = if needs_order { self.order.iter().map(code).collect() } else { Vec::new() };
+        Batch { groups: kept, order, marks: self.marks }
+    }
+}
+
+/// The group with only the events in `runs`.
+fn cut(group: Group, runs: Vec<Range<usize>>) -> Group {
+    if let [run] = runs.as_slice()
+        && *run == (0..group.len())
+    {
+        return group;
+    }
+    let mut out = group.empty_like();
+    for run in runs {
+        out.append(&group, run);
+    }
+    out
+}
+
+/// A batch from JSON lines: events, and watermarks as marks. Names become the pipeline's.
+///
+/// # Errors
+/// The number of the line, from 0, and what is wrong with it.
+pub fn from_lines<'a>(
+    lines: impl Iterator<Item = &'a [u8]>,
+    received: Option<i64>,
+    names: &mut Names,
+) -> Result<Batch, (usize, LineError)> {
+    let mut batch = empty();
+    let mut order = Vec::new();
+    for (number, text) in lines.enumerate().filter(|(_, text)| !text.trim_ascii().is_empty()) {
+        let line = Line::parse(text).map_err(|error| (number, error))?;
+        match line.entry(&mut |name| names.intern(name)).map_err(|error| (number, error))? {
+            Entry::Watermark(time) => {
+                batch.marks.push(time);
+                order.push(MARK);
+            }
+            Entry::Event(mut envelope, row) => {
+                envelope.received = envelope.received.or(received);
+                let kind = row.kind();
+                let found = batch.groups.iter().rposition(|group| group.takes(&envelope, kind));
+                let at = found.unwrap_or_else(|| {
+                    batch.groups.push(Group::for_events_like(&envelope, kind));
+                    batch.groups.len() - 1
+                });
+                batch.groups[at].push(&envelope, row);
+                order.push(at.min(GROUPS_MAX) as u8);
+            }
+        }
+    }
+    if batch.groups.len() > 1 || !batch.marks.is_empty() {
+        batch.order = order;
+    }
+    Ok(batch)
+}
+
+/// The event at `at` of a group as a JSON line, without the line's end.
+pub fn to_line(group: &Group, at: usize, names: &Names) -> String {
+    let line = Line::of(&group.envelope_at(at), &group.columns.row(at), &|name: Name| names.text(name));
+    // A line is a map of texts and numbers, which JSON can always write.
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn trades(names: &mut Names, events: &[(char, i64)]) -> Batch {
+        let text: Vec<String> = events
+            .iter()
+            .map(|(symbol, time)| match symbol {
+                '|' => format!(r#"{{"kind":"watermark","time":"1970-01-01T00:00:{time:02}Z"}}"#),
+                'q' => format!(r#"{{"kind":"quote","symbol":"q","time":"1970-01-01T00:00:{time:02}Z","bid":1}}"#),
+                _ => format!(
+                    r#"{{"kind":"trade","symbol":"{symbol}","time":"1970-01-01T00:00:{time:02}Z","id":{time},"price":1}}"#
+                ),
+            })
+            .collect();
+        from_lines(text.iter().map(String::as_bytes), None, names).unwrap()
+    }
+
+    fn lines(batch: &Batch, names: &Names) -> Vec<String> {
+        elements(batch)
+            .map(|element| match element {
+                Element::Event { group, at } => to_line(&batch.groups[group], at, names),
+                Element::Mark(at) => format!("mark {}", batch.marks[at]),
+            })
+            .collect()
+    }
+
+    fn answer(fates: &[u8], emitted: Batch) -> Output {
+        let rejects = fates.iter().enumerate().filter(|(_, fate)| **fate == Fate::REJECT);
+        let rejects = rejects.map(|(at, _)| crate::contract::Reject { position: at as u32, reason: String::new() });
+        Output { names: Vec::new(), fates: fates.to_vec(), rules: Vec::new(), rejects: rejects.collect(), emitted }
+    }
+
+    #[test]
+    fn emitted_events_stand_where_they_were_emitted() {
+        let mut names = Names::default();
+        let whole = trades(&mut names, &[('a', 1), ('q', 2), ('|', 3), ('b', 4), ('q', 5), ('c', 6)]);
+        let expected = lines(&whole, &names);
+        let all = KindSet::from(crate::contract::Kinds::TRADES);
+        let (input, bypass) = select(whole, all);
+        assert_eq!(event_count(&input), 3);
+        let mut emitted = trades(&mut names, &[('x', 7), ('y', 8), ('z', 9)]);
+        emitted.order = vec![INPUT, 0, MARK, 0, INPUT, INPUT, 0];
+        let batch = merge(input, bypass, answer(&[0, 2, 0], emitted));
+        check(&batch).unwrap();
+        let found = lines(&batch, &names);
+        assert_eq!(found.len(), 8);
+        assert_eq!([&found[0], &found[2], &found[3], &found[5], &found[6]], [
+            &expected[0],
+            &expected[1],
+            &expected[2],
+            &expected[4],
+            &expected[5]
+        ]);
+        assert!(found[1].contains("\"x\"") && found[4].contains("\"y\"") && found[7].contains("\"z\""));
+    }
+
+    #[test]
+    fn answers_that_do_not_fit_are_breaches() {
+        let mut names = Names::default();
+        let input = trades(&mut names, &[('a', 1), ('b', 2)]);
+        for output in [
+            answer(&[0], empty()),
+            answer(&[0, 9], empty()),
+            Output { rejects: Vec::new(), ..answer(&[0, 4], empty()) },
+            answer(&[], trades(&mut names, &[('x', 7)])),
+        ] {
+            assert!(check_answer(&input, &output).is_err());
+        }
+        let mut uneven = input.clone();
+        uneven.groups[0].time.pop();
+        assert!(check(&uneven).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn slices_put_together_are_the_whole(kinds in "[abq|]{1,40}", cut in 0_usize..40) {
+            let mut names = Names::default();
+            let events: Vec<_> = kinds.chars().zip(1..).collect();
+            let batch = trades(&mut names, &events);
+            check(&batch).unwrap();
+            let cut = cut.min(events.len());
+            let mut parts = lines(&slice(&batch, 0..cut), &names);
+            parts.extend(lines(&slice(&batch, cut..events.len()), &names));
+            prop_assert_eq!(parts, lines(&batch, &names));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The program's commands: reads the command line, calls the library, writes what comes of it.
+//!
+//! One file per command; what they share is here, in `output.rs` (standard output), `rows.rs` (tables, CSV, JSON) and
+//! `exit.rs` (errors and exit codes). Nothing here knows how a pipeline works.
+
+mod check;
+mod dead_letters;
+mod exit;
+mod invoke;
+mod ledger;
+mod output;
+mod query;
+mod rows;
+mod run;
+mod simulate;
+mod tail;
+mod up;
+
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tapeline_events::{Day, parse_time};
+use tracing_subscriber::EnvFilter;
+
+use self::exit::Exit;
+use crate::{
+    error::{Error, Kind, Result},
+    pipeline::{Components, spec::Pipeline},
+    runtime::{CompiledCache, Engine},
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all is well; also when whoever reads the output has stopped reading
+  1  it failed, or (ledger) the ledger does not balance
+  2  wrong usage, or a pipeline, component, table or file that is not there or wrong
+  3  (run) finished, with new dead letters";
+
+/// Runs pipelines of WebAssembly stages over market events, and loses nothing.
+#[derive(Parser)]
+#[command(name = "tapeline", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Globals {
+    /// Folder of the components [default: beside the program, or ../target/components from the pipeline file]
+    #[arg(long, global = true, value_name = "DIR", env = "TAPELINE_COMPONENTS", hide_env_values = true)]
+    components: Option<PathBuf>,
+    /// Folder for compiled components [default: tapeline in the user's cache folder]
+    #[arg(long, global = true, value_name = "DIR", env = "TAPELINE_CACHE", hide_env_values = true)]
+    cache: Option<PathBuf>,
+    /// What to log to standard error: error, warn, info, debug, trace, or a filter such as tapeline=debug
+    #[arg(long, global = true, value_name = "LEVEL", env = "TAPELINE_LOG", hide_env_values = true, default_value = "warn")]
+    log: String,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Up(up::Up),
+    Run(run::Run),
+    Invoke(invoke::Invoke),
+    Query(query::QueryCommand),
+    Tail(tail::Tail),
+    Ledger(ledger::Ledger),
+    DeadLetters(dead_letters::DeadLetters),
+    Check(check::Check),
+    Simulate(simulate::Simulate),
+}
+
+/// The folder where a pipeline keeps what must not be lost.
+#[derive(Args)]
+struct DataFolder {
+    /// Folder of the pipeline's data
+    #[arg(long = "data", value_name = "DIR", default_value = "./data")]
+    path: PathBuf,
+}
+
+/// The program: reads the command line, runs the command, reports its error.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    exit::conclude(start_log(&cli.globals.log).and_then(|()| cli.command.run(&cli.globals)))
+}
+
+impl Command {
+    fn run(self, globals: &Globals) -> Result<Exit> {
+        match self {
+            Self::Up(command) => command.run(globals),
+            Self::Run(command) => command.run(globals),
+            Self::Invoke(command) => command.run(globals),
+            Self::Query(command) => command.run(),
+            Self::Tail(command) => command.run(),
+            Self::Ledger(command) => command.run(),
+            Self::DeadLetters(command) => command.run(),
+            Self::Check(command) => command.run(globals),
+            Self::Simulate(command) => command.run(),
+        }
+    }
+}
+
+impl Globals {
+    fn engine(&self) -> Result<Engine> {
+        Engine::new(self.cache.as_ref().map_or_else(CompiledCache::of_user, CompiledCache::new))
+    }
+
+    fn components_folder(&self) -> Option<&Path> {
+        self.components.as_deref()
+    }
+
+    fn load_components(&self, pipeline: &Pipeline) -> Result<Components> {
+        Components::load(&self.engine()?, pipeline, self.components_folder())
+    }
+}
+
+fn start_log(level: &str) -> Result<()> {
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| Error::caused(Kind::Invalid, format!("use the log level {level:?}"), error))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// Reads a time of the command line, in ns since the epoch: `2024-08-08`, or RFC 3339.
+fn parse_time_arg(text: &str) -> Result<i64, String> {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    match Day::parse(text).and_then(|day| i64::from(day.0).checked_mul(DAY_NS)) {
+        Some(ns) => Ok(ns),
+        None => parse_time(text).map(|(ns, _)| ns).map_err(|error| format!("{error}, and not a day such as 2024-08-08")),
+    }
+}
+
+fn is_output_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_how_it_is_used_by_example() {
+        fn check(command: &clap::Command) {
+            let name = command.get_name();
+            for part in command.get_subcommands() {
+                check(part);
+            }
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(command.has_subcommands() || help.contains("Examples:"), "{name}: {help}");
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn times_are_days_or_rfc_3339() {
+        assert_eq!(parse_time_arg("1970-01-02"), Ok(86_400_000_000_000));
+        assert_eq!(parse_time_arg("1970-01-01T00:00:01.5Z"), Ok(1_500_000_000));
+        assert_eq!(parse_time_arg("1970-01-01T01:00:00+01:00"), Ok(0));
+        for wrong in ["", "yesterday", "9999-01-01", "1700000000"] {
+            assert!(parse_time_arg(wrong).unwrap_err().contains("2024-08-08"), "{wrong}");
+        }
+    }
+}

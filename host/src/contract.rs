@@ -1,0 +1,148 @@
+//! What `wit/` means in Rust, on the host's side: generated, plus rows over the generated columns.
+
+/// World `stage`; its types are the ones that the other worlds use too.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from wit/")]
+pub mod stage_world {
+    wasmtime::component::bindgen!({
+        world: "stage",
+        path: "../wit",
+        exports: { default: async },
+        additional_derives: [PartialEq, Clone],
+    });
+}
+
+/// World `fetcher`.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from wit/")]
+pub mod fetcher_world {
+    wasmtime::component::bindgen!({
+        world: "fetcher",
+        path: "../wit",
+        exports: { default: async },
+        additional_derives: [PartialEq, Clone],
+        with: {
+            "tapeline:pipeline/events": crate::contract::stage_world::tapeline::pipeline::events,
+            "tapeline:pipeline/state": crate::contract::stage_world::tapeline::pipeline::state,
+        },
+    });
+}
+
+/// World `writer`.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from wit/")]
+pub mod writer_world {
+    wasmtime::component::bindgen!({
+        world: "writer",
+        path: "../wit",
+        exports: { default: async },
+        additional_derives: [PartialEq, Clone],
+        with: {
+            "tapeline:pipeline/events": crate::contract::stage_world::tapeline::pipeline::events,
+            "tapeline:pipeline/state": crate::contract::stage_world::tapeline::pipeline::state,
+        },
+    });
+}
+
+pub use fetcher_world::exports::tapeline::pipeline::decode::{Decoded, Dropped, Frames, Reject as FrameReject};
+pub use stage_world::{
+    exports::tapeline::pipeline::process::Output,
+    tapeline::pipeline::{
+        events::{Batch, Columns, Group, Ids, Input, Kinds, Reject, Texts, TimeUnit},
+        state::{Description, Entry, SettingError, StateError},
+    },
+};
+pub use writer_world::exports::tapeline::pipeline::write::{Append, Cells, Column, Rows, Written};
+
+mod glue {
+    use super::stage_world::tapeline::pipeline::events::*;
+
+    tapeline_events::column_glue!();
+}
+
+/// The next mark, in the order of a batch or an output.
+pub const MARK: u8 = 254;
+/// The next event of the input, in the order of an output.
+pub const INPUT: u8 = 255;
+/// Groups that a batch can have.
+pub const GROUPS_MAX: usize = 253;
+/// First number of the names that a stage coins.
+pub const COINED: u32 = 0x8000_0000;
+/// The mark that says that nothing comes any more.
+pub const END: i64 = i64::MAX;
+
+/// What became of an event, as `process.output.fates` codes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fate {
+    /// It goes on, unchanged or as what was emitted for it.
+    Out,
+    /// It was seen before.
+    Duplicate,
+    /// It came after its time was over.
+    Late,
+    /// It is in the dead letters.
+    Dead,
+    /// A rule of this number left it out.
+    Dropped(u8),
+}
+
+impl Fate {
+    /// Code of an event that goes on unchanged.
+    pub const FORWARD: u8 = 0;
+    /// Code of an event that goes on as what was emitted for it.
+    pub const REPLACED: u8 = 1;
+    /// Code of a late event.
+    pub const LATE: u8 = 3;
+    /// Code of a rejected event.
+    pub const REJECT: u8 = 4;
+    /// Code of the first rule.
+    const RULE_FIRST: u8 = 16;
+
+    /// Reads a code; `None` for one that the contract does not know.
+    pub fn from_code(code: u8, rules: usize) -> Option<Self> {
+        match code {
+            Self::FORWARD | Self::REPLACED => Some(Self::Out),
+            2 => Some(Self::Duplicate),
+            Self::LATE => Some(Self::Late),
+            Self::REJECT => Some(Self::Dead),
+            rule => {
+                let rule = rule.checked_sub(Self::RULE_FIRST)?;
+                (usize::from(rule) < rules).then_some(Self::Dropped(rule))
+            }
+        }
+    }
+}
+
+impl From<Kinds> for KindSet {
+    fn from(kinds: Kinds) -> Self {
+        let flags = [
+            Kinds::TRADES,
+            Kinds::QUOTES,
+            Kinds::BARS,
+            Kinds::OPTION_QUOTES,
+            Kinds::DIVIDENDS,
+            Kinds::SPLITS,
+            Kinds::RATES,
+            Kinds::AVERAGES,
+            Kinds::ALARMS,
+            Kinds::PREDICTIONS,
+            Kinds::GAPS,
+            Kinds::NOTICES,
+        ];
+        let bits = flags.iter().enumerate().filter(|(_, flag)| kinds.contains(**flag)).map(|(at, _)| 1 << at).sum();
+        Self(bits)
+    }
+}
+
+/// A set of event kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct KindSet(u32);
+
+impl KindSet {
+    /// Whether the kind is among them.
+    pub const fn has(self, kind: tapeline_events::Kind) -> bool {
+        self.0 & kind.bit() != 0
+    }
+
+    /// The kinds, in order.
+    pub fn iter(self) -> impl Iterator<Item = tapeline_events::Kind> {
+        tapeline_events::Kind::ALL.iter().copied().filter(move |kind| self.has(*kind))
+    }
+}

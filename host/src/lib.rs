@@ -1,0 +1,15 @@
+//! The host of Tapeline: runs pipelines of WebAssembly stages over market events and loses nothing.
+//!
+//! Dependencies point one way: cli and trigger use pipeline, pipeline uses segment, segment uses runtime, store and
+//! objects. ARCHITECTURE.md has the whole picture.
+
+pub mod batch;
+pub mod connector;
+pub mod contract;
+pub mod error;
+pub mod names;
+pub mod objects;
+pub mod pipeline;
+pub mod runtime;
+pub mod segment;
+pub mod store;

@@ -1,0 +1,5 @@
+//! The program `tapeline`.
+
+fn main() -> std::process::ExitCode {
+    tapeline::cli::main()
+}

@@ -1,0 +1,93 @@
+//! What a body holds: lines, or the elements of a JSON array.
+
+use memchr::memchr;
+use serde_json::value::RawValue;
+
+use super::InvokeError;
+use crate::contract::Frames;
+
+/// No receive time.
+const NOT_RECEIVED: i64 = i64::MIN;
+/// Digits of the largest time in nanoseconds.
+const STAMP_DIGITS_MAX: usize = 19;
+
+/// The records of a body, as they stand in it: its lines, blank ones too, or the elements of a JSON array.
+///
+/// # Errors
+/// When it begins like an array and is none.
+pub(crate) fn records(body: &[u8]) -> Result<Vec<&[u8]>, InvokeError> {
+    let body = body.trim_ascii_end();
+    if body.trim_ascii_start().first() != Some(&b'[') {
+        return Ok(body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).collect());
+    }
+    let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| InvokeError::BadBody {
+        line: error.line(),
+        message: format!("not a JSON array of events: {error}"),
+    })?;
+    Ok(elements.into_iter().map(|element| element.get().as_bytes()).collect())
+}
+
+/// Frames from records that may each have a receive time in front: `<ns> <frame>`.
+pub(super) fn frames(records: &[&[u8]], format: &str, received: Option<i64>, names: Vec<String>) -> Frames {
+    let mut frames = Frames {
+        names,
+        format: format.to_owned(),
+        received: Vec::with_capacity(records.len()),
+        ends: Vec::with_capacity(records.len()),
+        bytes: Vec::with_capacity(records.iter().map(|record| record.len()).sum()),
+    };
+    for record in records.iter().filter(|record| !record.is_empty()) {
+        let (stamp, frame) = split_stamp(record);
+        frames.bytes.extend_from_slice(frame);
+        frames.ends.push(frames.bytes.len() as u32);
+        frames.received.push(stamp.or(received).unwrap_or(NOT_RECEIVED));
+    }
+    frames
+}
+
+/// The frame at `at`; empty when there is none.
+pub(super) fn frame(frames: &Frames, at: usize) -> &[u8] {
+    let end = |at: usize| frames.ends.get(at).map_or(0, |end| *end as usize);
+    let start = if at == 0 { 0 } else { end(at - 1) };
+    frames.bytes.get(start..end(at)).unwrap_or(&[])
+}
+
+/// What does not begin like a time is all frame.
+fn split_stamp(record: &[u8]) -> (Option<i64>, &[u8]) {
+    let stamp = || {
+        let start = record.get(..=STAMP_DIGITS_MAX).unwrap_or(record);
+        let end = memchr(b' ', start)?;
+        let digits = start.get(..end).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+        let received = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        Some((received, record.get(end + 1..)?))
+    };
+    stamp().map_or((None, record), |(received, frame)| (Some(received), frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(body: &str) -> Vec<String> {
+        let records = records(body.as_bytes()).unwrap();
+        records.iter().map(|record| String::from_utf8_lossy(record).into_owned()).collect()
+    }
+
+    #[test]
+    fn a_body_is_lines_or_an_array() {
+        assert_eq!(texts("{\"a\":1}\r\n\n{\"b\":\"[\"}\n"), ["{\"a\":1}", "", "{\"b\":\"[\"}"]);
+        assert_eq!(texts(" [ {\"a\":[1, 2]},\n {\"b\":\"],\"} ] "), ["{\"a\":[1, 2]}", "{\"b\":\"],\"}"]);
+        assert_eq!(texts("[]"), [""; 0]);
+        assert!(matches!(records(b"[{\"a\":1},\n{]"), Err(InvokeError::BadBody { line: 2, .. })));
+    }
+
+    #[test]
+    fn frames_may_say_when_they_were_received() {
+        let records: Vec<&[u8]> = vec![b"1723161255342000000 {\"e\":1}", b"", b"{\"e\": 2}", b"12x {}", b"99999999999999999999 x"];
+        let frames = frames(&records, "binance", Some(7), Vec::new());
+        assert_eq!(frames.received, [1_723_161_255_342_000_000, 7, 7, 7]);
+        assert_eq!(frame(&frames, 0), b"{\"e\":1}");
+        assert_eq!(frame(&frames, 2), b"12x {}");
+        assert_eq!(frame(&frames, 9), b"");
+    }
+}

@@ -1,0 +1,225 @@
+//! Sessions: the state of a stage between calls, in memory, by name.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustc_hash::FxHashMap;
+
+use super::InvokeError;
+use crate::contract::Entry;
+
+/// Sessions of a stage. They are for trying a stage out and for tests; what must not be lost belongs into a pipeline.
+pub const SESSIONS_MAX: usize = 64;
+/// Bytes of a session's state: half a million ids, or an hour of bars of some ten thousand symbols.
+pub const SESSION_BYTES_MAX: usize = 16 << 20;
+/// A session that has not been called for so long may be forgotten when another one needs its place: whoever works at
+/// a prompt is back within it.
+pub const SESSION_IDLE_MIN: Duration = Duration::from_secs(15 * 60);
+/// Bytes of a session's name: a UUID and what somebody puts in front of it.
+const NAME_BYTES_MAX: usize = 128;
+
+/// What an entry takes besides its key and value.
+const ENTRY_BYTES: usize = size_of::<Entry>();
+
+/// The sessions of a stage.
+#[derive(Default)]
+pub(super) struct Sessions {
+    by_name: Mutex<FxHashMap<String, Session>>,
+}
+
+struct Session {
+    state: Arc<tokio::sync::Mutex<SessionState>>,
+    last_call: Instant,
+}
+
+/// The state of a session after its last call.
+pub(super) struct SessionState {
+    /// In the order of keys and parts.
+    entries: Vec<Entry>,
+    watermark: i64,
+    bytes: usize,
+}
+
+/// What a call changes.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub(super) entries: Vec<Entry>,
+    /// The newest watermark that the stage was told; `i64::MIN` for none.
+    pub(super) watermark: i64,
+}
+
+impl Sessions {
+    /// The session of this name; a new one without state if there is none. To be locked for as long as a call takes.
+    ///
+    /// # Errors
+    /// `TooMany` when there is no room for another one; `BadBody` never.
+    pub(super) fn find(&self, name: &str) -> Result<Arc<tokio::sync::Mutex<SessionState>>, InvokeError> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            let message = format!("a session has a name of 1 to {NAME_BYTES_MAX} bytes");
+            return Err(InvokeError::TooMany(message));
+        }
+        let mut sessions = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = sessions.get_mut(name) {
+            session.last_call = Instant::now();
+            return Ok(Arc::clone(&session.state));
+        }
+        make_room(&mut sessions)?;
+        let session = Session { state: Arc::default(), last_call: Instant::now() };
+        let state = Arc::clone(&session.state);
+        sessions.insert(name.to_owned(), session);
+        Ok(state)
+    }
+}
+
+fn make_room(sessions: &mut FxHashMap<String, Session>) -> Result<(), InvokeError> {
+    if sessions.len() < SESSIONS_MAX {
+        return Ok(());
+    }
+    // One that only the map knows of is not being called.
+    let is_idle = |session: &Session| {
+        Arc::strong_count(&session.state) == 1 && session.last_call.elapsed() >= SESSION_IDLE_MIN
+    };
+    let idle = sessions.iter().filter(|(_, session)| is_idle(session));
+    match idle.min_by_key(|(_, session)| session.last_call).map(|(name, _)| name.clone()) {
+        Some(name) => {
+            sessions.remove(&name);
+            Ok(())
+        }
+        None => Err(InvokeError::TooMany(format!(
+            "{SESSIONS_MAX} sessions of this stage are in use; one is forgotten after {} without a call",
+            humantime::format_duration(SESSION_IDLE_MIN)
+        ))),
+    }
+}
+
+impl Default for SessionState {
+    fn default() -> Self {
+        Self { entries: Vec::new(), watermark: i64::MIN, bytes: 0 }
+    }
+}
+
+impl SessionState {
+    /// The state as `restore` takes it.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The watermark that the stage has been told.
+    pub(super) const fn watermark(&self) -> i64 {
+        self.watermark
+    }
+
+    /// What the state takes in memory.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes what a call changed.
+    ///
+    /// # Errors
+    /// `TooMany` when the state would become too large; it stays as it was.
+    pub(super) fn apply(&mut self, changes: Changes) -> Result<(), InvokeError> {
+        let by_key = |entry: Entry| ((entry.key.clone(), entry.part), entry);
+        let entries: BTreeMap<(String, u64), Entry> = changes.entries.into_iter().map(by_key).collect();
+        let replaced: Vec<usize> = entries.values().filter_map(|entry| self.place_of(entry)).collect();
+        let given_up: usize = replaced.iter().filter_map(|at| self.entries.get(*at)).map(size).sum();
+        let new = entries.into_values().filter(|entry| entry.value.is_some());
+        let new: Vec<Entry> = new.collect();
+        let bytes = self.bytes - given_up + new.iter().map(size).sum::<usize>();
+        if bytes > SESSION_BYTES_MAX {
+            let message = format!("the session's state would have {bytes} bytes; it may have {SESSION_BYTES_MAX}");
+            return Err(InvokeError::TooMany(message));
+        }
+        for at in replaced {
+            self.entries[at].value = None;
+        }
+        self.entries.retain(|entry| entry.value.is_some());
+        self.entries.extend(new);
+        self.entries.sort_by(|a, b| order(a).cmp(&order(b)));
+        self.bytes = bytes;
+        self.watermark = self.watermark.max(changes.watermark);
+        Ok(())
+    }
+
+    fn place_of(&self, entry: &Entry) -> Option<usize> {
+        self.entries.binary_search_by(|known| order(known).cmp(&order(entry))).ok()
+    }
+}
+
+fn order(entry: &Entry) -> (&str, u64) {
+    (&entry.key, entry.part)
+}
+
+fn size(entry: &Entry) -> usize {
+    ENTRY_BYTES + entry.key.len() + entry.value.as_ref().map_or(0, Vec::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str, part: u64, value: Option<usize>) -> Entry {
+        let value = value.map(|length| vec![0; length]);
+        Entry { key: key.to_owned(), part, version: 1, value, wake_at: None, expires_at: None }
+    }
+
+    fn changes(entries: Vec<Entry>, watermark: i64) -> Changes {
+        Changes { entries, watermark }
+    }
+
+    fn shape(state: &SessionState) -> Vec<(&str, u64, usize)> {
+        state.entries().iter().map(|entry| (&*entry.key, entry.part, entry.value.as_ref().unwrap().len())).collect()
+    }
+
+    #[test]
+    fn a_state_takes_changes_in_order() {
+        let mut state = SessionState::default();
+        state.apply(changes(vec![entry("b", 1, Some(3)), entry("a", 2, Some(1)), entry("a", 1, Some(2))], 7)).unwrap();
+        assert_eq!(shape(&state), [("a", 1, 2), ("a", 2, 1), ("b", 1, 3)]);
+        let late = vec![entry("a", 2, None), entry("c", 0, None), entry("a", 1, Some(5)), entry("b", 0, Some(1))];
+        state.apply(changes(late, 3)).unwrap();
+        assert_eq!(shape(&state), [("a", 1, 5), ("b", 0, 1), ("b", 1, 3)]);
+        assert_eq!(state.watermark(), 7);
+        assert_eq!(state.bytes(), state.entries().iter().map(size).sum::<usize>());
+    }
+
+    #[test]
+    fn a_state_that_is_too_large_stays_as_it_was() {
+        let mut state = SessionState::default();
+        state.apply(changes(vec![entry("a", 1, Some(10))], 1)).unwrap();
+        let too_much = vec![entry("a", 1, Some(1)), entry("b", 1, Some(SESSION_BYTES_MAX))];
+        assert!(matches!(state.apply(changes(too_much, 2)), Err(InvokeError::TooMany(_))));
+        assert_eq!((shape(&state), state.watermark()), (vec![("a", 1, 10)], 1));
+    }
+
+    #[test]
+    fn only_idle_sessions_are_forgotten() {
+        let sessions = Sessions::default();
+        let held = sessions.find("0").unwrap();
+        for number in 1..SESSIONS_MAX {
+            sessions.find(&number.to_string()).unwrap();
+        }
+        sessions.find("5").unwrap();
+        assert!(matches!(sessions.find("one more"), Err(InvokeError::TooMany(_))));
+        let long_ago = Instant::now().checked_sub(SESSION_IDLE_MIN);
+        let Some(long_ago) = long_ago else { return };
+        for session in sessions.by_name.lock().unwrap().values_mut() {
+            session.last_call = long_ago;
+        }
+        sessions.find("5").unwrap();
+        sessions.find("one more").unwrap();
+        let known = sessions.by_name.lock().unwrap();
+        assert!(known.contains_key("0") && known.contains_key("5") && known.contains_key("one more"));
+        assert_eq!(known.len(), SESSIONS_MAX);
+        drop(held);
+    }
+
+    #[test]
+    fn a_session_has_a_name() {
+        assert!(Sessions::default().find("").is_err());
+        assert!(Sessions::default().find(&"x".repeat(NAME_BYTES_MAX + 1)).is_err());
+    }
+}

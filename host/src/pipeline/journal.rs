@@ -1,0 +1,88 @@
+//! From journal records to work.
+
+use super::{Worker, worker::Step};
+use crate::{
+    contract::Frames,
+    error::Result,
+    segment::{Origin, Work},
+    store::{JournalEntry, JournalRecord, Store},
+};
+
+/// Format of the host's own records that move the watermark; the bytes are ns since the epoch, as text.
+pub(super) const WATERMARK_FORMAT: &str = "tapeline-watermark";
+/// Format of the host's own records that say where a source is.
+pub(super) const CURSOR_FORMAT: &str = "tapeline-cursor";
+
+/// Records that are read at once.
+const RECORDS_MAX: usize = 4_096;
+/// Bytes that are read at once.
+const BYTES_MAX: usize = 1 << 20;
+
+/// Reads the journal in order, ahead of what is committed.
+pub(super) struct JournalReader {
+    read: u64,
+}
+
+impl JournalReader {
+    /// A reader behind this record.
+    pub(super) const fn new(after: u64) -> Self {
+        Self { read: after }
+    }
+
+    /// Gives the next records to the worker. Whether there were any.
+    pub(super) fn step<S: Store>(&mut self, worker: &mut Worker<S>) -> Result<bool> {
+        let entries = worker.store().read_journal(self.read, RECORDS_MAX, BYTES_MAX)?;
+        let mut rest = entries.as_slice();
+        while let Some(first) = rest.first() {
+            let alike = |entry: &&JournalEntry| is_alike(&entry.record, &first.record);
+            let (run, behind) = rest.split_at(rest.iter().take_while(alike).count());
+            let last = run.last().map_or(self.read, |entry| entry.sequence);
+            // Noted before the step: a cursor ahead of the committed journal is read again, one behind it is lost.
+            if first.record.format == CURSOR_FORMAT
+                && let Some(entry) = run.last()
+            {
+                worker.set_cursor(String::from_utf8_lossy(&entry.record.bytes).into_owned());
+            }
+            worker.take(work_of(run), Step::Journal(last))?;
+            self.read = last;
+            rest = behind;
+        }
+        Ok(!entries.is_empty())
+    }
+}
+
+/// Whether two records can be given to the first stage in one call.
+fn is_alike(a: &JournalRecord, b: &JournalRecord) -> bool {
+    a.format == b.format && a.stage == b.stage && (a.format == CURSOR_FORMAT || !a.format.starts_with("tapeline-"))
+}
+
+fn work_of(run: &[JournalEntry]) -> Work {
+    let positions = run.iter().map(|entry| entry.sequence).collect();
+    let origin = Origin { source: "journal".to_owned(), positions };
+    let Some(first) = run.first().map(|entry| &entry.record) else { return frames_of(run, origin) };
+    match (&first.stage, first.format.as_str()) {
+        (_, WATERMARK_FORMAT) => {
+            let text = String::from_utf8_lossy(&first.bytes);
+            text.parse().map_or_else(|_| frames_of(&[], origin), Work::Mark)
+        }
+        (_, CURSOR_FORMAT) => frames_of(&[], origin),
+        (Some(stage), _) => {
+            let lines: Vec<&[u8]> = run.iter().map(|entry| entry.record.bytes.as_slice()).collect();
+            let received = first.received;
+            Work::Lines { stage: stage.clone(), bytes: lines.join(&b'\n'), received, origin }
+        }
+        (None, _) => frames_of(run, origin),
+    }
+}
+
+fn frames_of(run: &[JournalEntry], origin: Origin) -> Work {
+    let mut bytes = Vec::new();
+    let mut ends = Vec::with_capacity(run.len());
+    for entry in run {
+        bytes.extend_from_slice(&entry.record.bytes);
+        ends.push(bytes.len() as u32);
+    }
+    let received = run.iter().map(|entry| entry.record.received.unwrap_or(i64::MIN)).collect();
+    let format = run.first().map(|entry| entry.record.format.clone()).unwrap_or_default();
+    Work::Frames { frames: Frames { names: Vec::new(), format, received, ends, bytes }, origin }
+}

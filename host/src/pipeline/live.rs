@@ -1,0 +1,459 @@
+//! A pipeline that runs until it is told to stop: sources write to the journal, a worker reads it.
+//!
+//! What a source or a client sends is in the journal, durably, before anybody is told so. The worker goes on from the
+//! last commit; whatever is in the journal behind it is read again after a crash.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Components, Hub, Observer, Worker, commit_settings,
+    journal::{CURSOR_FORMAT, JournalReader, WATERMARK_FORMAT},
+    spec::{Pipeline, Source},
+    watermark_settings,
+    worker::Committed,
+};
+use crate::{
+    connector::{FrameKind, Simulator},
+    error::{Error, Kind, Result},
+    segment::{Segment, Tapped},
+    store::{JournalRecord, SqliteStore, Store},
+};
+
+/// Records of the journal that wait for the worker before new ones are refused: at 200,000 a second, five seconds.
+pub const BACKLOG_RECORDS_MAX: u64 = 1_000_000;
+/// Requests that wait to be written to the journal.
+const INGEST_QUEUE_MAX: usize = 1_024;
+/// Records that are written to the journal in one transaction.
+const INGEST_RECORDS_MAX: usize = 20_000;
+/// How often the simulator writes its trades to the journal.
+const SIMULATOR_STEP: Duration = Duration::from_millis(50);
+/// How often a worker without work looks for journal records of other processes (`dead-letters redrive`).
+const IDLE_LOOK: Duration = Duration::from_millis(250);
+
+/// What a live pipeline is made of.
+pub struct LiveOptions {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// Its components.
+    pub components: Components,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Its store.
+    pub store: SqliteStore,
+    /// Watches commits.
+    pub observer: Box<dyn Observer>,
+    /// Whether the source of the pipeline file runs, or only what comes by HTTP is taken.
+    pub with_source: bool,
+}
+
+/// A running pipeline.
+pub struct Live {
+    ingest: Ingest,
+    hub: Hub,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Puts records into the journal of a running pipeline. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    queue: mpsc::SyncSender<Request>,
+    shared: Arc<Shared>,
+}
+
+/// Why records were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// Too much is waiting. The source should try again later.
+    #[error("{waiting} records wait to be processed; at most {BACKLOG_RECORDS_MAX} may")]
+    Full {
+        /// Records that wait.
+        waiting: u64,
+    },
+    /// The pipeline is stopping, or has failed.
+    #[error("the pipeline does not take records any more")]
+    Stopped,
+    /// They could not be stored.
+    #[error("the records could not be stored")]
+    Store(#[source] Error),
+}
+
+struct Request {
+    records: Vec<JournalRecord>,
+    answer: oneshot::Sender<Result<u64>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    is_stopping: AtomicBool,
+    journal_end: AtomicU64,
+    journal_done: AtomicU64,
+    is_caught_up: AtomicBool,
+    error: Mutex<Option<String>>,
+    wake: Condvar,
+    /// Guards nothing but the waiting.
+    wake_lock: Mutex<()>,
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    fn waiting(&self) -> u64 {
+        self.journal_end.load(Ordering::Acquire).saturating_sub(self.journal_done.load(Ordering::Acquire))
+    }
+
+    fn sleep(&self, time: Duration) {
+        let guard = self.wake_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.wake.wait_timeout(guard, time));
+    }
+
+    fn fail(&self, what: &str, error: &Error) {
+        let text = super::job::error_text(error);
+        tracing::error!(what, error = text, "the pipeline stops");
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{what}: {text}"));
+        self.stop();
+    }
+
+    fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        self.wake.notify_all();
+    }
+}
+
+impl Ingest {
+    /// Stores records; gives the number of the last one once it is durable.
+    ///
+    /// # Errors
+    /// See [`IngestError`]. None of the records is taken then.
+    pub async fn append(&self, records: Vec<JournalRecord>) -> Result<u64, IngestError> {
+        let waiting = self.shared.waiting();
+        if waiting + records.len() as u64 > BACKLOG_RECORDS_MAX {
+            return Err(IngestError::Full { waiting });
+        }
+        if self.shared.is_stopping() {
+            return Err(IngestError::Stopped);
+        }
+        let (answer, stored) = oneshot::channel();
+        self.queue.try_send(Request { records, answer }).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => IngestError::Full { waiting },
+            mpsc::TrySendError::Disconnected(_) => IngestError::Stopped,
+        })?;
+        stored.await.map_err(|_| IngestError::Stopped)?.map_err(IngestError::Store)
+    }
+}
+
+impl Live {
+    /// Starts the worker, the journal's writer and the source.
+    ///
+    /// # Errors
+    /// When a stage does not start or the store cannot be read.
+    pub fn start(options: LiveOptions) -> Result<Self> {
+        let LiveOptions { pipeline, components, data, store, observer, with_source } = options;
+        let shared = Arc::new(Shared::default());
+        let end = store.journal_end()?;
+        shared.journal_end.store(end, Ordering::Release);
+        shared.journal_done.store(store.progress()?.journal_sequence, Ordering::Release);
+        let hub = Hub::new(&pipeline.name, pipeline.stages.iter().map(|stage| stage.name.clone()).collect());
+        let journal = SqliteStore::open_second(&data)?;
+        let (queue, requests) = mpsc::sync_channel(INGEST_QUEUE_MAX);
+        let ingest = Ingest { queue, shared: Arc::clone(&shared) };
+        let writer = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || write_journal(journal, &requests, &shared)
+        });
+        let segment = Segment::new(components.blueprints(), watermark_settings(&pipeline), Box::new(hub.clone()), &store)?;
+        let observer = Box::new(Publishing { hub: hub.clone(), inner: observer });
+        let worker = Worker::new(segment, store, commit_settings(&pipeline), observer)?;
+        let source = Source::clone(&pipeline.source);
+        let worker = thread::spawn({
+            let (shared, ingest) = (Arc::clone(&shared), ingest.clone());
+            move || work(worker, &pipeline, with_source.then_some(&source), &ingest, &shared)
+        });
+        Ok(Self { ingest, hub, shared, threads: vec![worker, writer] })
+    }
+
+    /// Takes records for this pipeline.
+    pub fn ingest(&self) -> Ingest {
+        self.ingest.clone()
+    }
+
+    /// The subjects that can be watched.
+    pub fn hub(&self) -> Hub {
+        self.hub.clone()
+    }
+
+    /// Whether all that was in the journal at the start has been processed and nothing has failed.
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_caught_up.load(Ordering::Acquire) && !self.shared.is_stopping()
+    }
+
+    /// Records of the journal that wait for the worker.
+    pub fn waiting(&self) -> u64 {
+        self.shared.waiting()
+    }
+
+    /// Whether it has stopped, or will, and the error that made it.
+    pub fn stopped(&self) -> Option<Option<String>> {
+        let error = || self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.shared.is_stopping().then(error)
+    }
+
+    /// Stops the source, lets the worker finish what is in the journal, and commits it.
+    ///
+    /// # Errors
+    /// The error that stopped it before, if there was one.
+    pub fn drain(self) -> Result<()> {
+        self.shared.stop();
+        let Self { ingest, threads, shared, .. } = self;
+        drop(ingest);
+        for thread in threads {
+            if thread.join().is_err() {
+                return Err(Error::new(Kind::Internal, "finish: a thread of the pipeline panicked"));
+            }
+        }
+        match shared.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(error) => Err(Error::new(Kind::Internal, error)),
+        }
+    }
+}
+
+/// Publishes what stages gave out, and passes commits on.
+struct Publishing {
+    hub: Hub,
+    inner: Box<dyn Observer>,
+}
+
+impl Observer for Publishing {
+    fn committed(&mut self, commit: &Committed, tapped: Vec<Tapped>) {
+        self.hub.publish(tapped);
+        self.inner.committed(commit, Vec::new());
+    }
+}
+
+/// Writes requests to the journal, as many as there are in one transaction, and answers them when they are durable.
+fn write_journal(mut journal: SqliteStore, requests: &mpsc::Receiver<Request>, shared: &Shared) {
+    while let Some(first) = next_request(requests, shared) {
+        let mut batch = first.records;
+        let mut answers = vec![(batch.len() as u64, first.answer)];
+        while batch.len() < INGEST_RECORDS_MAX {
+            let Ok(request) = requests.try_recv() else { break };
+            batch.extend(request.records);
+            answers.push((batch.len() as u64, request.answer));
+        }
+        let total = batch.len() as u64;
+        match journal.append_journal(&batch) {
+            Ok(last) => {
+                shared.journal_end.fetch_max(last, Ordering::AcqRel);
+                shared.wake.notify_all();
+                for (count, answer) in answers {
+                    let _ = answer.send(Ok(last - total + count));
+                }
+            }
+            Err(error) => {
+                let text = super::job::error_text(&error);
+                tracing::error!(error = text, "records not stored");
+                for (_, answer) in answers {
+                    let _ = answer.send(Err(Error::new(error.kind(), text.clone())));
+                }
+            }
+        }
+    }
+}
+
+/// The next request; `None` once the pipeline stops and none is left.
+fn next_request(requests: &mpsc::Receiver<Request>, shared: &Shared) -> Option<Request> {
+    loop {
+        match requests.recv_timeout(IDLE_LOOK) {
+            Ok(request) => return Some(request),
+            Err(mpsc::RecvTimeoutError::Timeout) if !shared.is_stopping() => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn work(
+    mut worker: Worker<SqliteStore>,
+    pipeline: &Pipeline,
+    source: Option<&Source>,
+    ingest: &Ingest,
+    shared: &Arc<Shared>,
+) {
+    let mut journal = JournalReader::new(worker.progress().journal_sequence);
+    if let Err(error) = catch_up(&mut worker, &mut journal, shared) {
+        return shared.fail("process the journal", &error);
+    }
+    let simulator = source.and_then(|source| start_simulator(source, &worker, ingest, shared));
+    if let Err(error) = work_on(&mut worker, &mut journal, pipeline, ingest, shared) {
+        shared.fail("process events", &error);
+    }
+    if let Some(simulator) = simulator
+        && simulator.join().is_err()
+    {
+        shared.fail("simulate a market", &Error::new(Kind::Internal, "its thread panicked"));
+    }
+    // What the source stored last is processed too, so that a drained pipeline has nothing waiting.
+    if let Err(error) = catch_up(&mut worker, &mut journal, shared) {
+        shared.fail("process the journal", &error);
+    }
+}
+
+fn catch_up(worker: &mut Worker<SqliteStore>, journal: &mut JournalReader, shared: &Shared) -> Result<()> {
+    while journal.step(worker)? {}
+    worker.commit()?;
+    note_progress(worker, shared);
+    shared.is_caught_up.store(true, Ordering::Release);
+    Ok(())
+}
+
+fn note_progress(worker: &Worker<SqliteStore>, shared: &Shared) {
+    shared.journal_done.store(worker.progress().journal_sequence, Ordering::Release);
+    shared.journal_end.fetch_max(worker.progress().journal_sequence, Ordering::AcqRel);
+}
+
+fn work_on(
+    worker: &mut Worker<SqliteStore>,
+    journal: &mut JournalReader,
+    pipeline: &Pipeline,
+    ingest: &Ingest,
+    shared: &Shared,
+) -> Result<()> {
+    let mut idle = IdleClock::new(pipeline.watermark.idle);
+    while !shared.is_stopping() {
+        if journal.step(worker)? {
+            idle.reset();
+            note_progress(worker, shared);
+            continue;
+        }
+        // Nothing waits: what was done is committed at once, so that a quiet market is not a late one.
+        worker.commit()?;
+        note_progress(worker, shared);
+        if let Some(mark) = idle.due(worker.times()) {
+            store_mark(mark, ingest);
+        }
+        shared.sleep(IDLE_LOOK.min(pipeline.commit.every));
+    }
+    Ok(())
+}
+
+/// Moves the watermark of a quiet market on by the clock, through the journal, so that a replay does the same.
+fn store_mark(mark: i64, ingest: &Ingest) {
+    let record = JournalRecord {
+        format: WATERMARK_FORMAT.to_owned(),
+        stage: None,
+        received: Some(now_ns()),
+        bytes: mark.to_string().into_bytes(),
+    };
+    let (answer, _) = oneshot::channel();
+    // A full queue is no quiet market.
+    let _ = ingest.queue.try_send(Request { records: vec![record], answer });
+}
+
+/// Finds out that no event has come for a while.
+struct IdleClock {
+    idle: Duration,
+    since: Instant,
+    next: Duration,
+}
+
+impl IdleClock {
+    fn new(idle: Duration) -> Self {
+        Self { idle, since: Instant::now(), next: idle }
+    }
+
+    fn reset(&mut self) {
+        // The mark itself comes back through the journal; it is no event and does not count as one.
+        if self.since.elapsed() < self.next || self.next == self.idle {
+            *self = Self::new(self.idle);
+        }
+    }
+
+    /// The watermark that time has reached, when it is time to say so: after `idle`, twice `idle`, four times, ...
+    fn due(&mut self, (newest, watermark): (i64, i64)) -> Option<i64> {
+        let elapsed = self.since.elapsed();
+        if self.idle.is_zero() || elapsed < self.next || newest == i64::MIN {
+            return None;
+        }
+        self.next *= 2;
+        let reached = newest.saturating_add(i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX));
+        (reached > watermark).then_some(reached)
+    }
+}
+
+fn start_simulator(
+    source: &Source,
+    worker: &Worker<SqliteStore>,
+    ingest: &Ingest,
+    shared: &Arc<Shared>,
+) -> Option<JoinHandle<()>> {
+    let Source::Simulator(settings) = source else { return None };
+    let simulator = match &worker.progress().cursor {
+        Some(cursor) => Simulator::resume(settings, cursor),
+        None => Simulator::new(settings),
+    };
+    let rate = settings.rate;
+    match simulator {
+        Ok(simulator) => {
+            let (ingest, shared) = (ingest.clone(), Arc::clone(shared));
+            Some(thread::spawn(move || simulate(simulator, rate, &ingest, &shared)))
+        }
+        Err(error) => {
+            shared.fail("go on simulating", &error);
+            None
+        }
+    }
+}
+
+/// Sends simulated frames at the pace of the clock. A full pipeline slows it; nothing is left out.
+fn simulate(mut simulator: Simulator, rate: f64, ingest: &Ingest, shared: &Shared) {
+    let mut owed = 0.0;
+    let mut last = Instant::now();
+    while !shared.is_stopping() {
+        thread::sleep(SIMULATOR_STEP);
+        // After a pause the market does not make up for what it missed.
+        owed += rate * last.elapsed().min(Duration::from_secs(1)).as_secs_f64();
+        last = Instant::now();
+        if owed < 1.0 || shared.waiting() > BACKLOG_RECORDS_MAX / 2 {
+            continue;
+        }
+        let mut records = Vec::new();
+        let mut trades = 0.0;
+        while trades + 1.0 <= owed {
+            let now = now_ns();
+            let frame = simulator.next_frame(now / 1_000_000);
+            trades += f64::from(u8::from(frame.kind == FrameKind::Trade));
+            records.push(JournalRecord {
+                format: "binance".to_owned(),
+                stage: None,
+                received: Some(now),
+                bytes: frame.text.as_bytes().to_vec(),
+            });
+        }
+        owed -= trades;
+        let cursor = simulator.cursor().into_bytes();
+        records.push(JournalRecord { format: CURSOR_FORMAT.to_owned(), stage: None, received: None, bytes: cursor });
+        let (answer, stored) = oneshot::channel();
+        if ingest.queue.send(Request { records, answer }).is_err() || stored.blocking_recv().is_err() {
+            return;
+        }
+    }
+}
+
+/// Now, ns since the epoch, UTC.
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,29 @@
+//! Runs pipelines: from a pipeline file to a worker that reads, processes and commits.
+
+mod blueprint;
+mod hub;
+mod job;
+mod journal;
+mod live;
+pub mod spec;
+mod worker;
+
+pub use blueprint::{Components, WasmStage};
+pub use hub::{Hub, Subscription};
+pub use job::{Job, JobInput, ProgressFn, Summary};
+pub use live::{BACKLOG_RECORDS_MAX, Ingest, IngestError, Live, LiveOptions};
+pub use worker::{CommitSettings, Committed, Observer, Step, Worker};
+
+use crate::segment::WatermarkSettings;
+
+/// How the watermark of a pipeline follows event time.
+pub fn watermark_settings(pipeline: &spec::Pipeline) -> WatermarkSettings {
+    let spec = &pipeline.watermark;
+    WatermarkSettings { delay: spec.delay_ns, every: spec.every_ns, max_future: spec.max_future_ns }
+}
+
+/// When a pipeline's worker commits.
+pub fn commit_settings(pipeline: &spec::Pipeline) -> CommitSettings {
+    let records_max = usize::try_from(pipeline.commit.records).unwrap_or(usize::MAX);
+    CommitSettings { every: pipeline.commit.every, records_max }
+}

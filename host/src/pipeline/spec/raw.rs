@@ -1,0 +1,98 @@
+//! A pipeline file as it is written, with its defaults. What a type cannot check is checked in `spec.rs`.
+
+use serde::Deserialize;
+use tapeline_events::Span;
+
+const MILLISECOND_NS: u64 = 1_000_000;
+const SECOND_NS: u64 = 1_000 * MILLISECOND_NS;
+
+/// A pipeline file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) source: RawSource,
+    #[serde(default)]
+    pub(super) watermark: RawWatermark,
+    #[serde(default)]
+    pub(super) commit: RawCommit,
+    #[serde(default)]
+    pub(super) stages: Vec<RawStage>,
+}
+
+/// `[source]`. The default is no source, and events as JSON lines.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawSource {
+    /// By default what the source speaks; `events` without a source.
+    pub(super) format: Option<String>,
+    #[serde(rename = "type")]
+    pub(super) source_type: SourceType,
+    pub(super) seed: Option<u64>,
+    pub(super) symbols: Option<Vec<String>>,
+    pub(super) rate: Option<f64>,
+    pub(super) noise: Option<f64>,
+}
+
+/// `source.type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SourceType {
+    /// Nothing but HTTP and files.
+    #[default]
+    None,
+    /// The market simulator.
+    Simulator,
+}
+
+/// `[watermark]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawWatermark {
+    pub(super) delay: Span,
+    pub(super) every: Span,
+    pub(super) max_future: Span,
+    pub(super) idle: Span,
+}
+
+impl Default for RawWatermark {
+    /// Vendors' feeds are out of order by tens of milliseconds, a page looks alive when it moves once a second, clocks
+    /// that are kept by NTP differ by far less than ten seconds, and a market that is silent for five is quiet.
+    fn default() -> Self {
+        Self {
+            delay: Span(SECOND_NS),
+            every: Span(SECOND_NS),
+            max_future: Span(10 * SECOND_NS),
+            idle: Span(5 * SECOND_NS),
+        }
+    }
+}
+
+/// `[commit]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawCommit {
+    pub(super) every: Span,
+    pub(super) records: u64,
+}
+
+impl Default for RawCommit {
+    /// What a page shows is a fifth of a second old at most; 20,000 events make a sync of the disk, some milliseconds,
+    /// cheap for each of them.
+    fn default() -> Self {
+        Self { every: Span(200 * MILLISECOND_NS), records: 20_000 }
+    }
+}
+
+/// `[[stages]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStage {
+    pub(super) name: String,
+    pub(super) component: Option<String>,
+    pub(super) memory_mib: Option<u64>,
+    pub(super) time_per_batch: Option<Span>,
+    #[serde(default)]
+    pub(super) settings: toml::Table,
+}

@@ -1,0 +1,216 @@
+//! The worker of a partition: takes work, commits now and then, starts over carefully when a stage fails.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    error::Result,
+    segment::{Failure, Mode, Segment, Tapped, Work},
+    store::{Commit, InputFile, JournalRecord, Progress, Store},
+};
+
+/// When a worker commits: at whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitSettings {
+    /// After this long.
+    pub every: Duration,
+    /// After this many frames.
+    pub records_max: usize,
+}
+
+/// What gathers in memory before a commit is made whatever the settings say: rows, objects and dead letters.
+const OUTCOME_BYTES_MAX: usize = 32 << 20;
+
+/// Watches commits.
+pub trait Observer: Send {
+    /// Called after each commit, with what it did and how long it took.
+    fn committed(&mut self, commit: &Committed, tapped: Vec<Tapped>);
+}
+
+/// What a commit did.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// Additions to the ledger.
+    pub ledger: Vec<(crate::store::LedgerKey, crate::store::Counts)>,
+    /// Rows, by table.
+    pub rows: Vec<(String, u64)>,
+    /// Objects that got bytes.
+    pub objects: Vec<String>,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// How long the commit took.
+    pub took: Duration,
+    /// The watermark, ns since the epoch.
+    pub watermark: i64,
+}
+
+/// How far the source is once a piece of work is done.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// The journal up to this record.
+    Journal(u64),
+    /// A file: its number, the byte behind what was read, and whether that is its end.
+    File {
+        /// Number of the file in the job.
+        index: usize,
+        /// Bytes, uncompressed.
+        offset: u64,
+        /// Whether the file is at its end.
+        is_done: bool,
+    },
+    /// Records that are stored with the commit.
+    Stored(Vec<JournalRecord>),
+    /// Nothing that a source would have to remember.
+    None,
+}
+
+/// A segment with its store.
+pub struct Worker<S> {
+    segment: Segment,
+    store: S,
+    progress: Progress,
+    settings: CommitSettings,
+    observer: Box<dyn Observer>,
+    uncommitted: Vec<(Work, Step)>,
+    records: usize,
+    last_commit: Instant,
+}
+
+impl<S: Store> Worker<S> {
+    /// A worker that goes on from the store's progress.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn new(segment: Segment, store: S, settings: CommitSettings, observer: Box<dyn Observer>) -> Result<Self> {
+        let progress = store.progress()?;
+        Ok(Self {
+            segment,
+            store,
+            progress,
+            settings,
+            observer,
+            uncommitted: Vec::new(),
+            records: 0,
+            last_commit: Instant::now(),
+        })
+    }
+
+    /// The store.
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// How far the worker has come, what is not committed yet included.
+    pub const fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Newest event time and watermark, ns since the epoch.
+    pub const fn times(&self) -> (i64, i64) {
+        self.segment.times()
+    }
+
+    /// Declares the files of a new job.
+    pub fn set_inputs(&mut self, inputs: Vec<InputFile>) {
+        self.progress.inputs = inputs;
+    }
+
+    /// Notes where the source is; saved with the next commit.
+    pub fn set_cursor(&mut self, cursor: String) {
+        self.progress.cursor = Some(cursor);
+    }
+
+    /// Does a piece of work, and commits when it is time to.
+    ///
+    /// # Errors
+    /// When the store fails, or a stage fails without any record to blame. What was not committed is not lost: a new
+    /// worker on the same store reads it again from its source.
+    pub fn take(&mut self, mut work: Work, step: Step) -> Result<()> {
+        self.records += work.len();
+        let done = self.segment.run(&mut work, Mode::Fast, &self.store);
+        self.uncommitted.push((work, step));
+        match done {
+            Ok(()) if self.is_due() => self.commit(),
+            Ok(()) => Ok(()),
+            Err(Failure::Fault { stage, fault }) => self.start_over(&stage, &fault),
+            Err(Failure::Host(error)) => Err(error),
+        }
+    }
+
+    /// Commits what is not committed.
+    ///
+    /// # Errors
+    /// As [`Worker::take`].
+    pub fn commit(&mut self) -> Result<()> {
+        if self.uncommitted.is_empty() {
+            self.last_commit = Instant::now();
+            return Ok(());
+        }
+        match self.segment.take_outcome() {
+            Ok((commit, tapped)) => self.store_outcome(commit, tapped),
+            Err(Failure::Fault { stage, fault }) => self.start_over(&stage, &fault),
+            Err(Failure::Host(error)) => Err(error),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.records >= self.settings.records_max
+            || self.last_commit.elapsed() >= self.settings.every
+            || self.segment.outcome_bytes() >= OUTCOME_BYTES_MAX
+    }
+
+    /// Goes back to the last commit and does the same work again, piece by piece, each committed by itself.
+    fn start_over(&mut self, stage: &str, fault: &crate::runtime::Fault) -> Result<()> {
+        tracing::warn!(stage, %fault, pieces = self.uncommitted.len(), "a stage failed; starting over from the commit");
+        let committed = self.store.progress()?;
+        self.segment.rewind(&self.store, &committed)?;
+        for (mut work, step) in std::mem::take(&mut self.uncommitted) {
+            self.segment.run(&mut work, Mode::Careful, &self.store)?;
+            self.uncommitted.push((work, step));
+            let (commit, tapped) = self.segment.take_outcome()?;
+            self.store_outcome(commit, tapped)?;
+        }
+        Ok(())
+    }
+
+    fn store_outcome(&mut self, mut commit: Commit, tapped: Vec<Tapped>) -> Result<()> {
+        let started = Instant::now();
+        for (_, step) in std::mem::take(&mut self.uncommitted) {
+            match step {
+                Step::Journal(sequence) => self.progress.journal_sequence = sequence,
+                Step::File { index, offset, is_done } => {
+                    if let Some(input) = self.progress.inputs.get_mut(index) {
+                        input.offset = offset;
+                        input.is_done = is_done;
+                    }
+                }
+                Step::Stored(records) => commit.journal.extend(records),
+                Step::None => {}
+            }
+        }
+        self.progress.watermark = commit.progress.watermark;
+        self.progress.newest = commit.progress.newest;
+        commit.progress = self.progress.clone();
+        let mut done = describe(&commit);
+        self.progress.journal_sequence = self.store.commit(commit)?;
+        done.took = started.elapsed();
+        self.records = 0;
+        self.last_commit = Instant::now();
+        self.observer.committed(&done, tapped);
+        Ok(())
+    }
+}
+
+fn describe(commit: &Commit) -> Committed {
+    let rows = commit.rows.iter().map(|rows| {
+        let count = rows.columns.first().map_or(0, |column| crate::segment::cell_count(&column.cells));
+        (rows.table.clone(), count as u64)
+    });
+    Committed {
+        ledger: commit.ledger.iter().map(|(key, counts)| (key.clone(), counts.clone())).collect(),
+        rows: rows.collect(),
+        objects: commit.appends.iter().map(|append| append.path.clone()).collect(),
+        dead_letters: commit.dead_letters.len() as u64,
+        took: Duration::ZERO,
+        watermark: commit.progress.watermark,
+    }
+}

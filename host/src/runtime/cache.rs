@@ -1,0 +1,105 @@
+//! Ahead-of-time compiled components, by digest.
+//!
+//! Compiled code runs without any further check, so only files of our own making are loaded: the folder belongs to the
+//! user alone, the name carries the digest of the component and a hash of everything that the compiler depends on, and
+//! a digest of the compiled bytes stands in front of them and is checked on every load.
+
+use std::{
+    fs,
+    hash::{Hash, Hasher},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+
+use super::engine::hex;
+use crate::error::{Context, Error, Kind, Result};
+
+const DIGEST_BYTES: usize = 32;
+
+/// A folder of compiled components.
+pub struct CompiledCache {
+    folder: PathBuf,
+}
+
+impl CompiledCache {
+    /// A cache in a folder, which is made when it is first needed.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// The user's cache: `$TAPELINE_CACHE`, else `$XDG_CACHE_HOME/tapeline`, else `~/.cache/tapeline`.
+    pub fn of_user() -> Self {
+        let base = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder = base("TAPELINE_CACHE")
+            .or_else(|| base("XDG_CACHE_HOME").map(|folder| folder.join("tapeline")))
+            .or_else(|| base("HOME").map(|home| home.join(".cache/tapeline")))
+            .unwrap_or_else(|| std::env::temp_dir().join("tapeline-cache"));
+        Self::new(folder)
+    }
+
+    /// The component behind `bytes`, compiled before or now.
+    ///
+    /// # Errors
+    /// When the bytes are no component. That the cache cannot be written is no error.
+    pub(crate) fn compile(&self, engine: &wasmtime::Engine, digest: &str, bytes: &[u8]) -> Result<Component> {
+        let path = self.path(engine, digest);
+        if let Some(component) = load(engine, &path) {
+            return Ok(component);
+        }
+        let invalid = |error: wasmtime::Error| Error::caused(Kind::Invalid, "compile component", error);
+        let compiled = engine.precompile_component(bytes).map_err(invalid)?;
+        if let Err(error) = self.store(&path, &compiled) {
+            tracing::warn!(path = %path.display(), %error, "compiled component not cached");
+        }
+        deserialize(engine, &compiled).map_err(invalid)
+    }
+
+    fn path(&self, engine: &wasmtime::Engine, digest: &str) -> PathBuf {
+        let mut hasher = rustc_hash::FxHasher::default();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        self.folder.join(format!("{digest}-{:016x}.cwasm", hasher.finish()))
+    }
+
+    fn store(&self, path: &Path, compiled: &[u8]) -> Result<()> {
+        let place = || format!("write {}", path.display());
+        make_private(&self.folder).doing(place)?;
+        // Written under another name first, so that nobody ever reads half of it.
+        let partial = path.with_extension(format!("{}.partial", std::process::id()));
+        let mut file = fs::File::create(&partial).doing(place)?;
+        file.write_all(&Sha256::digest(compiled)).doing(place)?;
+        file.write_all(compiled).doing(place)?;
+        file.sync_all().doing(place)?;
+        fs::rename(&partial, path).doing(place)
+    }
+}
+
+#[cfg(unix)]
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[cfg(not(unix))]
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)
+}
+
+fn load(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
+    let bytes = fs::read(path).ok()?;
+    let (digest, compiled) = bytes.split_at_checked(DIGEST_BYTES)?;
+    if Sha256::digest(compiled).as_slice() != digest {
+        tracing::warn!(path = %path.display(), found = hex(&Sha256::digest(compiled)), "damaged compiled component");
+        return None;
+    }
+    deserialize(engine, compiled).ok()
+}
+
+#[expect(unsafe_code, reason = "compiled code of our own compiler, from memory or checked by digest")]
+fn deserialize(engine: &wasmtime::Engine, compiled: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes come from `precompile_component` of this very engine or from a file that it wrote, whose
+    // digest was checked; the engine refuses code of another version or configuration.
+    unsafe { Component::deserialize(engine, compiled) }
+}

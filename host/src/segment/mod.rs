@@ -1,0 +1,322 @@
+//! The chain of stages in one worker: raw records in, outcome out. The heart of the host; knows no backend by name.
+//!
+//! A segment is used in one of two ways. The fast one stops at the first fault: whoever drives it throws away what was
+//! not committed, and lets the same work run again the careful way, which finds the records that are to blame, puts
+//! them into the dead letters and goes on with the rest.
+
+mod outcome;
+mod stage;
+mod tally;
+mod watermark;
+
+pub use outcome::{NoTap, Origin, Outcome, Tap, Tapped, cell_count};
+pub use stage::{Blueprint, Mode, Role, StageWorker};
+pub use tally::Tally;
+pub use watermark::{Watermark, WatermarkSettings};
+
+use crate::{
+    batch,
+    contract::{Batch, END, Frames},
+    error::{Error, Kind, Result},
+    names::Names,
+    runtime::Fault,
+    store::{Aside, DeadLetter, Progress, Store},
+};
+
+/// Something to be done. Kept until it is committed, so that it can be done again.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Frames for the first stage.
+    Frames {
+        /// The frames; their names are filled in when they are decoded.
+        frames: Frames,
+        /// Where they are stored.
+        origin: Origin,
+    },
+    /// Events, as JSON lines, that enter at a later stage.
+    Lines {
+        /// Name of the stage.
+        stage: String,
+        /// The lines.
+        bytes: Vec<u8>,
+        /// When they were received.
+        received: Option<i64>,
+        /// Where they are stored.
+        origin: Origin,
+    },
+    /// Raw records that cannot be decoded at all; each is a dead letter of the first stage.
+    Unreadable {
+        /// How they should have been read.
+        format: String,
+        /// What of the record is kept, and why it cannot be used.
+        records: Vec<(Vec<u8>, String)>,
+        /// Where they are stored.
+        origin: Origin,
+    },
+    /// A watermark, ns since the epoch.
+    Mark(i64),
+}
+
+impl Work {
+    /// Number of frames, lines or marks.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Frames { frames, .. } => frames.ends.len(),
+            Self::Lines { bytes, .. } => memchr::memchr_iter(b'\n', bytes).count() + 1,
+            Self::Unreadable { records, .. } => records.len(),
+            Self::Mark(_) => 1,
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The stages of a pipeline in one worker.
+pub struct Segment {
+    stages: Vec<StageWorker>,
+    names: Names,
+    watermark: Watermark,
+    outcome: Outcome,
+}
+
+/// Why work was not done.
+#[derive(Debug)]
+pub enum Failure {
+    /// A stage failed; what was done since the last commit is void.
+    Fault {
+        /// The stage.
+        stage: String,
+        /// What happened.
+        fault: Fault,
+    },
+    /// The host failed.
+    Host(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Host(error) => error,
+            Failure::Fault { stage, fault } => Self::caused(Kind::Invalid, format!("run stage {stage}"), fault),
+        }
+    }
+}
+
+impl Segment {
+    /// Makes the stages, with the state and the watermark that the store has.
+    ///
+    /// # Errors
+    /// `Invalid` when a stage does not start, refuses its settings or its state, or the chain does not begin with a
+    /// fetcher and end with a writer.
+    pub fn new(
+        blueprints: Vec<Box<dyn Blueprint>>,
+        watermark: WatermarkSettings,
+        tap: Box<dyn Tap>,
+        store: &dyn Store,
+    ) -> Result<Self> {
+        check_chain(&blueprints)?;
+        let names = Names::default();
+        let mut stages = Vec::new();
+        for (index, blueprint) in blueprints.into_iter().enumerate() {
+            stages.push(StageWorker::new(index, blueprint)?);
+        }
+        let mut segment = Self { stages, names, watermark: Watermark::new(watermark), outcome: Outcome::new(tap) };
+        segment.rewind(store, &store.progress()?)?;
+        Ok(segment)
+    }
+
+    /// Throws away what was not committed: every stage is made anew from the store's state.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or a stage does not take its state back.
+    pub fn rewind(&mut self, store: &dyn Store, progress: &Progress) -> Result<()> {
+        self.outcome.clear();
+        self.watermark.set(progress.newest, progress.watermark);
+        for stage in &mut self.stages {
+            stage.rewind(store, progress.watermark)?;
+        }
+        Ok(())
+    }
+
+    /// Does a piece of work. What comes of it is added to the outcome.
+    ///
+    /// # Errors
+    /// A stage's fault in [`Mode::Fast`]; after it only [`Segment::rewind`] makes sense. In [`Mode::Careful`] a fault
+    /// is an error of a stage that fails without any event to blame.
+    pub fn run(&mut self, work: &mut Work, mode: Mode, store: &dyn Store) -> Result<(), Failure> {
+        match work {
+            Work::Frames { frames, .. } if frames.ends.is_empty() => Ok(()),
+            Work::Frames { frames, origin } => {
+                self.outcome.origin = origin.clone();
+                self.outcome.format.clone_from(&frames.format);
+                let batches = self.stages[0].decode(frames, mode, store, &mut self.names, &mut self.outcome)?;
+                for batch in batches {
+                    self.tap_output(0, &batch);
+                    let batch = self.assign_watermarks(batch);
+                    self.run_from(1, batch, mode, store)?;
+                }
+                Ok(())
+            }
+            Work::Lines { stage, bytes, received, origin } => {
+                self.outcome.origin = origin.clone();
+                let Some(index) = self.stages.iter().position(|known| known.name() == stage) else {
+                    let reason = format!("no stage {stage:?} in this pipeline");
+                    self.refuse(stage.clone(), bytes.clone(), *received, reason);
+                    return Ok(());
+                };
+                match batch::from_lines(bytes.split(|byte| *byte == b'\n'), *received, &mut self.names) {
+                    Ok(batch) => self.run_from(index.max(1), batch, mode, store),
+                    Err((_, error)) => {
+                        self.refuse(stage.clone(), bytes.clone(), *received, error.to_string());
+                        Ok(())
+                    }
+                }
+            }
+            Work::Unreadable { format, records, origin } => {
+                self.outcome.origin = origin.clone();
+                self.outcome.format.clone_from(format);
+                for (at, (payload, reason)) in records.iter().enumerate() {
+                    self.stages[0].refuse_frame(at, payload.clone(), reason.clone(), &mut self.outcome);
+                }
+                Ok(())
+            }
+            Work::Mark(time) => {
+                self.watermark.raise(*time);
+                let batch = Batch { groups: Vec::new(), order: vec![crate::contract::MARK], marks: vec![*time] };
+                self.run_from(1, batch, mode, store)
+            }
+        }
+    }
+
+    /// All that has come of the work since the last commit, with the stages' changed state.
+    ///
+    /// # Errors
+    /// A stage's fault, as for [`Segment::run`].
+    pub fn take_outcome(&mut self) -> Result<(crate::store::Commit, Vec<Tapped>), Failure> {
+        let mut state = Vec::new();
+        for stage in &mut self.stages {
+            let entries = stage.take_changes()?;
+            if !entries.is_empty() {
+                state.push((stage.name().to_owned(), entries));
+            }
+        }
+        let (mut commit, tapped) = self.outcome.take(&self.stages, &self.names);
+        commit.state = state;
+        commit.progress.watermark = self.watermark.current();
+        commit.progress.newest = self.watermark.newest();
+        Ok((commit, tapped))
+    }
+
+    /// How much has come of the work since the last commit, in bytes, roughly.
+    pub fn outcome_bytes(&self) -> usize {
+        self.outcome.bytes()
+    }
+
+    /// Newest event time and present watermark, ns since the epoch.
+    pub const fn times(&self) -> (i64, i64) {
+        (self.watermark.newest(), self.watermark.current())
+    }
+
+    fn run_from(&mut self, first: usize, batch: Batch, mode: Mode, store: &dyn Store) -> Result<(), Failure> {
+        let mut batches = vec![batch];
+        for index in first..self.stages.len() {
+            let mut next = Vec::new();
+            for batch in batches {
+                let stage = &mut self.stages[index];
+                next.extend(stage.process(batch, mode, store, &mut self.names, &mut self.outcome)?);
+            }
+            batches = next;
+            for batch in &batches {
+                self.tap_output(index, batch);
+            }
+        }
+        Ok(())
+    }
+
+    fn tap_output(&mut self, stage: usize, batch: &Batch) {
+        self.outcome.tap(self.stages[stage].name(), batch, &self.names);
+    }
+
+    fn assign_watermarks(&mut self, batch: Batch) -> Batch {
+        let assigned = self.watermark.assign(batch);
+        let index = self.stages.len();
+        self.outcome.tally.enter(index, &assigned.batch);
+        self.outcome.tally.pass(index, &assigned.batch);
+        for early in assigned.early {
+            let (group, at, reason) = (&early.group, 0, early.reason);
+            self.outcome.tally.refuse(index, Some(group.symbol[at]), Some(group.time[at]));
+            let letter = DeadLetter {
+                id: 0,
+                aside: Aside::Dead,
+                stage: WATERMARK_STAGE.to_owned(),
+                component: String::new(),
+                symbol: self.names.text(tapeline_events::Name(group.symbol[at])).to_owned(),
+                time: Some(group.time[at]),
+                reason,
+                origin: self.outcome.origin.whole(),
+                format: "events".to_owned(),
+                received: group.received_at(at),
+                payload: batch::to_line(group, at, &self.names).into_bytes(),
+                is_redriven: false,
+            };
+            self.outcome.dead_letters.push(letter);
+        }
+        assigned.batch
+    }
+
+    /// Puts a record aside that could not even enter its stage.
+    fn refuse(&mut self, stage: String, payload: Vec<u8>, received: Option<i64>, reason: String) {
+        self.outcome.dead_letters.push(DeadLetter {
+            id: 0,
+            aside: Aside::Dead,
+            stage,
+            component: String::new(),
+            symbol: String::new(),
+            time: None,
+            reason,
+            origin: self.outcome.origin.whole(),
+            format: "events".to_owned(),
+            received,
+            payload,
+            is_redriven: false,
+        });
+    }
+}
+
+/// What the ledger and dead letters call the host's own step between the first stage and the second.
+pub const WATERMARK_STAGE: &str = "watermark";
+
+fn check_chain(blueprints: &[Box<dyn Blueprint>]) -> Result<()> {
+    let roles: Vec<Role> = blueprints.iter().map(|blueprint| blueprint.role()).collect();
+    let last = roles.len().saturating_sub(1);
+    for (at, role) in roles.iter().enumerate() {
+        let wanted = match at {
+            0 => Role::Fetcher,
+            at if at == last => Role::Writer,
+            _ => Role::Stage,
+        };
+        if *role != wanted {
+            let name = blueprints[at].name();
+            let message = format!("chain the stages: {name} is stage {} of {} and must be a component of world {wanted}, not {role}", at + 1, roles.len());
+            return Err(Error::invalid(message));
+        }
+    }
+    if roles.len() < 2 {
+        return Err(Error::invalid("chain the stages: a pipeline has at least a fetcher and a writer"));
+    }
+    Ok(())
+}
+
+/// Whether a mark says that nothing comes any more.
+pub(crate) const fn is_end(mark: i64) -> bool {
+    mark == END
+}

@@ -1,0 +1,171 @@
+//! Counts what becomes of every event, by stage, symbol and day.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+use tapeline_events::{Day, Name};
+
+use crate::{
+    batch::{self, Element},
+    contract::{Batch, Dropped, Fate},
+    names::Names,
+    store::{Counts, LedgerKey},
+};
+
+/// A symbol of no name, and a day of no date.
+const UNKNOWN: u32 = Name::NONE;
+const NO_DAY: i32 = i32::MIN;
+
+/// Counts since they were last taken.
+#[derive(Default)]
+pub struct Tally {
+    cells: FxHashMap<(u16, u32, i32), Cell>,
+    rules: Vec<String>,
+}
+
+#[derive(Default)]
+struct Cell {
+    entered: u64,
+    out: u64,
+    duplicate: u64,
+    late: u64,
+    dead: u64,
+    derived: u64,
+    dropped: Vec<(u32, u64)>,
+}
+
+impl Tally {
+    /// All events of the batch enter the stage. Counted by itself, so that the balance can fail.
+    pub fn enter(&mut self, stage: usize, batch: &Batch) {
+        self.each_run(stage, batch, |cell, count| cell.entered += count);
+    }
+
+    /// All events of the batch enter the stage and are left out by a rule.
+    pub fn drop_all(&mut self, stage: usize, batch: &Batch, rule: &str) {
+        let rule = self.rule(rule);
+        self.each_run(stage, batch, |cell, count| {
+            cell.entered += count;
+            cell.drop(rule, count);
+        });
+    }
+
+    /// All events of the batch go on behind the stage.
+    pub fn pass(&mut self, stage: usize, batch: &Batch) {
+        self.each_run(stage, batch, |cell, count| cell.out += count);
+    }
+
+    /// All events of the batch are new, made by the stage.
+    pub fn derive(&mut self, stage: usize, batch: &Batch) {
+        self.each_run(stage, batch, |cell, count| cell.derived += count);
+    }
+
+    /// One record enters and is in the dead letters; neither symbol nor time need be known.
+    pub fn refuse(&mut self, stage: usize, symbol: Option<u32>, time: Option<i64>) {
+        let day = time.map_or(NO_DAY, |time| Day::of(time).0);
+        let cell = self.cell(stage, symbol.unwrap_or(UNKNOWN), day);
+        cell.entered += 1;
+        cell.dead += 1;
+    }
+
+    /// Records enter the first stage and are left out.
+    pub fn drop_records(&mut self, stage: usize, dropped: &Dropped) {
+        let rule = self.rule(&dropped.rule);
+        let cell = self.cell(stage, dropped.symbol.unwrap_or(UNKNOWN), dropped.day.unwrap_or(NO_DAY));
+        cell.entered += dropped.count;
+        cell.drop(rule, dropped.count);
+    }
+
+    /// Each event of the batch has the fate of its position; codes are known to be right.
+    pub fn settle(&mut self, stage: usize, batch: &Batch, fates: &[u8], rules: &[String]) {
+        if fates.iter().all(|fate| *fate <= 1) {
+            return self.pass(stage, batch);
+        }
+        let rules: Vec<u32> = rules.iter().map(|rule| self.rule(rule)).collect();
+        let events = batch::elements(batch).filter_map(|element| match element {
+            Element::Event { group, at } => Some((&batch.groups[group], at)),
+            Element::Mark(_) => None,
+        });
+        for ((group, at), code) in events.zip(fates) {
+            let cell = self.cell(stage, group.symbol[at], Day::of(group.time[at]).0);
+            match Fate::from_code(*code, rules.len()) {
+                Some(Fate::Duplicate) => cell.duplicate += 1,
+                Some(Fate::Late) => cell.late += 1,
+                Some(Fate::Dead) => cell.dead += 1,
+                Some(Fate::Dropped(rule)) => cell.drop(rules[usize::from(rule)], 1),
+                Some(Fate::Out) | None => cell.out += 1,
+            }
+        }
+    }
+
+    /// The counts in the ledger's terms; the tally is empty then.
+    pub fn take(&mut self, stages: &[(usize, &str)], names: &Names) -> BTreeMap<LedgerKey, Counts> {
+        let mut ledger: BTreeMap<LedgerKey, Counts> = BTreeMap::new();
+        for ((stage, symbol, day), cell) in std::mem::take(&mut self.cells) {
+            let Some((position, name)) = stages.get(usize::from(stage)) else { continue };
+            let key = LedgerKey {
+                stage_index: *position as u32,
+                stage: (*name).to_owned(),
+                symbol: names.text(Name(symbol)).to_owned(),
+                day: (day != NO_DAY).then_some(Day(day)),
+            };
+            ledger.entry(key).or_default().add(&cell.counts(&self.rules));
+        }
+        self.rules.clear();
+        ledger
+    }
+
+    /// Forgets all counts.
+    pub fn clear(&mut self) {
+        self.cells.clear();
+        self.rules.clear();
+    }
+
+    fn cell(&mut self, stage: usize, symbol: u32, day: i32) -> &mut Cell {
+        self.cells.entry((stage as u16, symbol, day)).or_default()
+    }
+
+    fn rule(&mut self, rule: &str) -> u32 {
+        let at = self.rules.iter().position(|known| known == rule).unwrap_or_else(|| {
+            self.rules.push(rule.to_owned());
+            self.rules.len() - 1
+        });
+        at as u32
+    }
+
+    /// Calls `count` for each run of events of one symbol and day.
+    fn each_run(&mut self, stage: usize, batch: &Batch, count: impl Fn(&mut Cell, u64)) {
+        for group in &batch.groups {
+            let mut start = 0;
+            while start < group.len() {
+                let (symbol, day) = (group.symbol[start], Day::of(group.time[start]));
+                let alike = |at: &usize| group.symbol[*at] == symbol && Day::of(group.time[*at]) == day;
+                let end = (start + 1..group.len()).take_while(alike).last().unwrap_or(start) + 1;
+                count(self.cell(stage, symbol, day.0), (end - start) as u64);
+                start = end;
+            }
+        }
+    }
+}
+
+impl Cell {
+    fn drop(&mut self, rule: u32, count: u64) {
+        match self.dropped.iter_mut().find(|(known, _)| *known == rule) {
+            Some((_, counted)) => *counted += count,
+            None => self.dropped.push((rule, count)),
+        }
+    }
+
+    fn counts(&self, rules: &[String]) -> Counts {
+        let dropped: BTreeMap<String, u64> =
+            self.dropped.iter().map(|(rule, count)| (rules[*rule as usize].clone(), *count)).collect();
+        Counts {
+            entered: self.entered,
+            out: self.out,
+            duplicate: self.duplicate,
+            late: self.late,
+            dead: self.dead,
+            dropped,
+            derived: self.derived,
+        }
+    }
+}

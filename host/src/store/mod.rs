@@ -1,0 +1,335 @@
+//! What a pipeline keeps: raw journal, state, tables, dead letters, ledger; all of it changed by one atomic commit.
+//!
+//! [`Store`] is the contract; [`SqliteStore`] keeps all in one SQLite file and objects in a folder. `testsuite.rs` is
+//! what every backend passes. Knows nothing of stages or components.
+
+mod sqlite;
+#[cfg(test)]
+mod testsuite;
+
+use std::{collections::BTreeMap, path::Path};
+
+pub use sqlite::SqliteStore;
+use tapeline_events::Day;
+
+use crate::{
+    contract::{Append, Entry, Rows},
+    error::Result,
+};
+
+/// One raw record: what a source sent, before it is parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalRecord {
+    /// How to read it: `binance`, `finnhub`, `events`.
+    pub format: String,
+    /// Stage at which it enters the pipeline; absent for the first one. Redriven dead letters enter where they died;
+    /// they are event lines (format `events`).
+    pub stage: Option<String>,
+    /// When it was received, ns since the epoch.
+    pub received: Option<i64>,
+    /// The record, byte for byte.
+    pub bytes: Vec<u8>,
+}
+
+/// A journal record with its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// Number in the journal, from 1, without gaps.
+    pub sequence: u64,
+    /// Whether it came with a commit ([`Commit::journal`]) and was processed before it was stored: a pipeline that goes
+    /// on from its progress passes over it, a replay does not.
+    pub is_processed: bool,
+    /// The record.
+    pub record: JournalRecord,
+}
+
+/// How far a pipeline has read and what it has seen; part of every commit.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Last journal record that was processed.
+    pub journal_sequence: u64,
+    /// The files of the present or last job, in order.
+    pub inputs: Vec<InputFile>,
+    /// The watermark that stages have been told, ns since the epoch; `i64::MIN` before the first.
+    pub watermark: i64,
+    /// Newest event time seen, ns since the epoch; `i64::MIN` before the first.
+    pub newest: i64,
+    /// What a source needs to go on where it was (the simulator's position), as the source wrote it.
+    pub cursor: Option<String>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { journal_sequence: 0, inputs: Vec::new(), watermark: i64::MIN, newest: i64::MIN, cursor: None }
+    }
+}
+
+/// A file that is its own raw record: kept by digest and offset, not copied.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputFile {
+    /// SHA-256 of the file as it is stored (compressed), in hex.
+    pub digest: String,
+    /// Where it was found.
+    pub path: String,
+    /// How to read it.
+    pub format: String,
+    /// Bytes, uncompressed, that have been processed.
+    pub offset: u64,
+    /// Whether it has been read to its end.
+    pub is_done: bool,
+}
+
+/// What the ledger counts of a stage's events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events (for fetch: records) that entered.
+    pub entered: u64,
+    /// Went on.
+    pub out: u64,
+    /// Were seen before.
+    pub duplicate: u64,
+    /// Came after their time was over.
+    pub late: u64,
+    /// Are in the dead letters.
+    pub dead: u64,
+    /// Left out, by rule.
+    pub dropped: BTreeMap<String, u64>,
+    /// New events that the stage made: bars, averages, alarms. Not part of the balance.
+    pub derived: u64,
+}
+
+impl Counts {
+    /// Whether `entered = out + duplicate + late + dropped + dead`.
+    pub fn balances(&self) -> bool {
+        self.entered == self.out + self.duplicate + self.late + self.dead + self.dropped.values().sum::<u64>()
+    }
+
+    /// Adds what another counted.
+    pub fn add(&mut self, other: &Self) {
+        self.entered += other.entered;
+        self.out += other.out;
+        self.duplicate += other.duplicate;
+        self.late += other.late;
+        self.dead += other.dead;
+        self.derived += other.derived;
+        for (rule, count) in &other.dropped {
+            *self.dropped.entry(rule.clone()).or_default() += count;
+        }
+    }
+}
+
+/// What the ledger counts by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LedgerKey {
+    /// Position of the stage in the pipeline, so that a ledger reads in the order of the data.
+    pub stage_index: u32,
+    /// The stage.
+    pub stage: String,
+    /// The symbol; empty where it is not known.
+    pub symbol: String,
+    /// The day of the events in UTC; absent where it is not known.
+    pub day: Option<Day>,
+}
+
+/// Why a record is kept aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Aside {
+    /// It could not be used.
+    Dead,
+    /// It came after its time was over.
+    Late,
+}
+
+/// A record that was kept aside, with all that is needed to say why and to bring it back.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DeadLetter {
+    /// Number, from 1; 0 until it is stored.
+    pub id: u64,
+    /// Why it is here.
+    pub aside: Aside,
+    /// The stage that refused it.
+    pub stage: String,
+    /// SHA-256 of the stage's component.
+    pub component: String,
+    /// The symbol; empty where it is not known.
+    pub symbol: String,
+    /// Event time, ns since the epoch, where it is known.
+    pub time: Option<i64>,
+    /// Why, for people.
+    pub reason: String,
+    /// Where the raw record is: `journal 17`, or `sha256:... at byte 8127`.
+    pub origin: String,
+    /// How to read `payload`.
+    pub format: String,
+    /// When the record was received, ns since the epoch.
+    pub received: Option<i64>,
+    /// The record: the raw frame, or the event as a JSON line.
+    #[serde(serialize_with = "as_text")]
+    pub payload: Vec<u8>,
+    /// Whether it has been sent through the pipeline again.
+    pub is_redriven: bool,
+}
+
+fn as_text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+}
+
+/// All that a batch of work changes. It is carried out as a whole or not at all.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// Raw records of a source that cannot be read again (standard input), already processed in this commit.
+    pub journal: Vec<JournalRecord>,
+    /// How far the pipeline has read after this commit.
+    pub progress: Progress,
+    /// Changed state entries of each stage.
+    pub state: Vec<(String, Vec<Entry>)>,
+    /// Rows to put into tables, in order.
+    pub rows: Vec<Rows>,
+    /// Bytes to put at the end of objects, in order.
+    pub appends: Vec<Append>,
+    /// Additions to the ledger.
+    pub ledger: BTreeMap<LedgerKey, Counts>,
+    /// New dead letters.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// Which rows to read.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// The table.
+    pub table: String,
+    /// Only this symbol.
+    pub symbol: Option<String>,
+    /// Only rows with a time (the table's first column of times) at or after this, ns since the epoch.
+    pub from: Option<i64>,
+    /// Only rows with a time before this.
+    pub to: Option<i64>,
+    /// At most so many rows.
+    pub limit: Option<u64>,
+}
+
+/// One value of a row that was read.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// No value.
+    Null,
+    /// True or false.
+    Boolean(bool),
+    /// An integer.
+    Integer(i64),
+    /// A number; prints with at most 15 significant digits.
+    Number(tapeline_events::Number),
+    /// A text, or a time as RFC 3339.
+    Text(String),
+}
+
+/// What a [`Query`] found, a row at a time, in the order of the primary key.
+pub trait RowSink {
+    /// Called once, first, with the names of the columns.
+    ///
+    /// # Errors
+    /// What the sink fails with ends the query.
+    fn columns(&mut self, names: &[String]) -> Result<()>;
+
+    /// Called for each row.
+    ///
+    /// # Errors
+    /// What the sink fails with ends the query.
+    fn row(&mut self, values: &[Value]) -> Result<()>;
+}
+
+/// Where a pipeline keeps what must not be lost.
+///
+/// A store belongs to one pipeline. Any number of processes may read it; one at a time may commit: a second writer's
+/// [`Store::commit`] fails with a conflict and changes nothing.
+pub trait Store: Send {
+    /// How far the pipeline has read.
+    ///
+    /// # Errors
+    /// When the store cannot be read; as for all calls.
+    fn progress(&self) -> Result<Progress>;
+
+    /// The state entries of a stage, by key and part.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn state(&self, stage: &str) -> Result<Vec<Entry>>;
+
+    /// Carries a commit out: flushes appends to objects, then changes all else in one transaction. A crash at any
+    /// place leaves either all of it or nothing, objects included (what an interrupted commit appended is cut off when
+    /// the store is opened again).
+    ///
+    /// Gives the journal number that was stored as progress: the commit's own, moved over records directly behind it
+    /// that are processed already, those of this commit among them. The caller goes on from there.
+    ///
+    /// # Errors
+    /// `Conflict` when somebody else has committed since this store was opened; `Invalid` for rows that do not fit
+    /// their table; `Unavailable` when the disk is full. Nothing is changed then.
+    ///
+    /// Gives the number of the last journal record that is processed now: `commit.progress.journal_sequence`, or the
+    /// number of the last of `commit.journal` when there are such records.
+    fn commit(&mut self, commit: Commit) -> Result<u64>;
+
+    /// Puts raw records at the end of the journal, durably, and gives the number of the last one. May be called by
+    /// another handle on the same store while a pipeline commits.
+    ///
+    /// # Errors
+    /// When they could not be stored; none is then.
+    fn append_journal(&mut self, records: &[JournalRecord]) -> Result<u64>;
+
+    /// Journal records behind `after`, in order: as many as fit into `records_max` and `bytes_max`, at least one if
+    /// there is one.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn read_journal(&self, after: u64, records_max: usize, bytes_max: usize) -> Result<Vec<JournalEntry>>;
+
+    /// Number of the last journal record; 0 when there is none.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn journal_end(&self) -> Result<u64>;
+
+    /// Reads rows.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such table; what the sink fails with.
+    fn query(&self, query: &Query, sink: &mut dyn RowSink) -> Result<()>;
+
+    /// Names of the tables.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn tables(&self) -> Result<Vec<String>>;
+
+    /// The whole ledger, in the order of its keys.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn ledger(&self) -> Result<Vec<(LedgerKey, Counts)>>;
+
+    /// Dead letters from number `from` on, at most `limit`, in order.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn dead_letters(&self, from: u64, limit: u64) -> Result<Vec<DeadLetter>>;
+
+    /// Puts dead letters back into the journal, at the stage that refused them, and marks them; in one transaction.
+    /// Those that were redriven before are left out. Gives how many were put back.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no dead letter of a number; nothing is changed then.
+    fn redrive(&mut self, ids: &[u64]) -> Result<u64>;
+}
+
+/// Opens the store in a data folder, making it if need be.
+///
+/// # Errors
+/// When the folder cannot be written, holds a newer version's store, or what is there is damaged.
+pub fn open(folder: &Path) -> Result<SqliteStore> {
+    SqliteStore::open(folder)
+}

@@ -1,0 +1,223 @@
+//! The catalog of tables: what columns they have, and whether rows fit.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::{
+    contract::{Cells, Rows},
+    error::{Context, Error, Kind, Result},
+};
+
+/// Letters of a name: what fits a heading.
+const NAME_BYTES_MAX: usize = 60;
+/// Columns of a table. SQLite allows 2,000, and a column of times takes two.
+const COLUMNS_MAX: usize = 500;
+/// What our own tables and SQLite's begin with.
+const RESERVED: [&str; 2] = ["tapeline_", "sqlite_"];
+/// What the column beside a column of times ends with: it has the number of digits that each time prints with.
+const DIGITS: &str = "_digits";
+
+/// What a column takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Type {
+    /// Texts and integers: ids are the one or the other, from one vendor to the next.
+    Any,
+    Number,
+    Time,
+    Boolean,
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct Column {
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    pub(super) takes: Type,
+}
+
+/// A table's name, key and columns. Its names are checked: they can stand in SQL between double quotes.
+#[derive(Debug)]
+pub(super) struct Layout {
+    name: String,
+    key_columns: u32,
+    pub(super) columns: Vec<Column>,
+}
+
+/// Names of the tables, in order.
+pub(super) fn names(conn: &Connection) -> Result<Vec<String>> {
+    let mut statement = conn.prepare_cached("SELECT name FROM tapeline_tables ORDER BY name")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
+impl Layout {
+    /// The layout of a table; `None` when there is no such table.
+    pub(super) fn find(conn: &Connection, name: &str) -> Result<Option<Self>> {
+        let mut statement = conn.prepare_cached("SELECT key_columns, columns FROM tapeline_tables WHERE name = ?1")?;
+        let found = statement.query_row([name], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).optional()?;
+        let Some((key_columns, columns)) = found else { return Ok(None) };
+        let columns = serde_json::from_str(&columns)
+            .map_err(|error| Error::caused(Kind::Corrupt, format!("read the columns of table {name}"), error))?;
+        Ok(Some(Self { name: name.to_owned(), key_columns, columns }))
+    }
+
+    /// Makes the table that rows go to, if need be, and gives its layout.
+    ///
+    /// # Errors
+    /// `Invalid` when the rows are for a table that is laid out in another way, or cannot be.
+    pub(super) fn for_rows(conn: &Connection, rows: &Rows) -> Result<Self> {
+        let place = || format!("put rows into table {:?}", rows.table);
+        match Self::find(conn, &rows.table)? {
+            Some(layout) => layout.check(rows).doing(place).map(|()| layout),
+            None => Self::create(conn, rows).doing(place),
+        }
+    }
+
+    /// SQL that puts a row in place. Its parameters are the columns, then the digits of the columns of times.
+    pub(super) fn insert_sql(&self) -> String {
+        let parameters = vec!["?"; self.columns.len() + self.times().count()].join(",");
+        format!("INSERT OR REPLACE INTO {} VALUES ({parameters})", quote(&self.name))
+    }
+
+    /// SQL of all columns in the order of [`Self::insert_sql`], with conditions, in the order of the key.
+    pub(super) fn select_sql(&self, conditions: &[String]) -> String {
+        let columns: Vec<_> = self.columns.iter().map(|column| quote(&column.name)).chain(self.digits()).collect();
+        let conditions = if conditions.is_empty() { "TRUE".to_owned() } else { conditions.join(" AND ") };
+        let (columns, table, key) = (columns.join(","), quote(&self.name), self.key());
+        format!("SELECT {columns} FROM {table} WHERE {conditions} ORDER BY {key}")
+    }
+
+    /// The columns of times, in order.
+    pub(super) fn times(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| column.takes == Type::Time)
+    }
+
+    fn key(&self) -> String {
+        let key = self.columns.iter().take(self.key_columns as usize);
+        key.map(|column| quote(&column.name)).collect::<Vec<_>>().join(",")
+    }
+
+    fn digits(&self) -> impl Iterator<Item = String> {
+        self.times().map(|column| quote(&digits_of(&column.name)))
+    }
+
+    fn create(conn: &Connection, rows: &Rows) -> Result<Self> {
+        let layout = Self::of(rows)?;
+        conn.execute_batch(&layout.create_sql())?;
+        let columns = serde_json::to_string(&layout.columns)
+            .map_err(|error| Error::caused(Kind::Internal, "write the columns", error))?;
+        conn.prepare_cached("INSERT INTO tapeline_tables VALUES (?1, ?2, ?3)")?.execute(params![
+            layout.name,
+            layout.key_columns,
+            columns
+        ])?;
+        Ok(layout)
+    }
+
+    /// The layout that rows ask for.
+    fn of(rows: &Rows) -> Result<Self> {
+        check_name(&rows.table)?;
+        if RESERVED.iter().any(|reserved| rows.table.starts_with(reserved)) {
+            return Err(Error::invalid(format!("use a name that begins with {}", RESERVED.join(" or "))));
+        }
+        let key_columns = rows.key_columns;
+        if key_columns == 0 || key_columns as usize > rows.columns.len() || rows.columns.len() > COLUMNS_MAX {
+            let message = format!("use {key_columns} of {} columns as key; at most {COLUMNS_MAX} columns", rows.columns.len());
+            return Err(Error::invalid(message));
+        }
+        let column = |column: &crate::contract::Column| Column { name: column.name.clone(), takes: Type::of(&column.cells) };
+        let layout = Self { name: rows.table.clone(), key_columns, columns: rows.columns.iter().map(column).collect() };
+        layout.check_columns().map(|()| layout)
+    }
+
+    fn check_columns(&self) -> Result<()> {
+        self.columns.iter().try_for_each(|column| check_name(&column.name))?;
+        let mut names: Vec<_> = self.columns.iter().map(|column| quote(&column.name)).chain(self.digits()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair.first() == pair.last()) {
+            Some(pair) => Err(Error::invalid(format!("use the column name {} twice", pair.concat()))),
+            None => Ok(()),
+        }
+    }
+
+    fn create_sql(&self) -> String {
+        let columns = self.columns.iter().enumerate().map(|(at, column)| {
+            let need = if at < self.key_columns as usize { " NOT NULL" } else { "" };
+            format!("{}{}{need},", quote(&column.name), column.takes.sql())
+        });
+        let columns: String = columns.chain(self.digits().map(|name| format!("{name} INTEGER,"))).collect();
+        format!("CREATE TABLE {} ({columns} PRIMARY KEY ({})) WITHOUT ROWID", quote(&self.name), self.key())
+    }
+
+    /// Whether rows have these columns, in this order.
+    fn check(&self, rows: &Rows) -> Result<()> {
+        if self.key_columns != rows.key_columns || self.columns.len() != rows.columns.len() {
+            let (key, all) = (rows.key_columns, rows.columns.len());
+            let message = format!("fit {all} columns, {key} of them the key, to its {} and {}", self.columns.len(), self.key_columns);
+            return Err(Error::invalid(message));
+        }
+        for (column, given) in self.columns.iter().zip(&rows.columns) {
+            let takes = Type::of(&given.cells);
+            if column.name != given.name || column.takes != takes {
+                let (name, of) = (&given.name, &column.name);
+                let message = format!("fit column {name:?} ({takes:?}) to its column {of:?} ({:?})", column.takes);
+                return Err(Error::invalid(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Type {
+    const fn of(cells: &Cells) -> Self {
+        match cells {
+            Cells::Texts(_) | Cells::Integers(_) => Self::Any,
+            Cells::Numbers(_) => Self::Number,
+            Cells::Times(_) => Self::Time,
+            Cells::Booleans(_) => Self::Boolean,
+        }
+    }
+
+    /// The type in SQL, after a space. Without one SQLite keeps texts and integers as they come.
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Any => "",
+            Self::Number => " REAL",
+            Self::Time | Self::Boolean => " INTEGER",
+        }
+    }
+}
+
+/// A checked name between the quotes that SQL has for names.
+pub(super) fn quote(name: &str) -> String {
+    format!("\"{name}\"")
+}
+
+fn digits_of(name: &str) -> String {
+    format!("{name}{DIGITS}")
+}
+
+/// SQL tells no upper from lower case, and other characters would have to be escaped.
+fn check_name(name: &str) -> Result<()> {
+    let mut bytes = name.bytes();
+    let is_start = bytes.next().is_some_and(|byte| matches!(byte, b'a'..=b'z' | b'_'));
+    if is_start && name.len() <= NAME_BYTES_MAX && bytes.all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+        return Ok(());
+    }
+    let message = format!("use the name {name:?}; names are of a-z, 0-9 and _, at most {NAME_BYTES_MAX} of them");
+    Err(Error::invalid(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_quotes() {
+        for name in ["trades", "_", "a1_b", &"x".repeat(60)] {
+            check_name(name).unwrap();
+        }
+        for name in ["", "1a", "Trades", "a b", "a\"b", "a;", "ü", "a\0", &"x".repeat(61)] {
+            assert_eq!(check_name(name).unwrap_err().kind(), Kind::Invalid, "{name:?}");
+        }
+    }
+}

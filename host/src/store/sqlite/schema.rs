@@ -1,0 +1,185 @@
+//! The database file: opening it, its version, and the tables that are always there.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// The database's name in the data folder.
+pub(super) const FILE: &str = "tapeline.sqlite";
+/// Version of the tables below. A change to them raises it.
+const VERSION: i64 = 1;
+/// `TAPE`: tells our database from another program's.
+const APPLICATION_ID: i64 = 0x5441_5045;
+/// How long a handle waits for another one's transaction. The longest is a commit, which takes less than a second
+/// unless the disk stalls.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Statements that are kept prepared: some twenty of our own, and one for each table that is written.
+const STATEMENTS_MAX: usize = 64;
+/// Bytes of the database in memory. Rows arrive for all symbols at once: the pages they go to should stay here.
+const CACHE_KIB: i64 = 64 * 1024;
+/// Pages of the write-ahead log before they are moved to the database, 32 MiB. A page that is written by many commits
+/// is moved once.
+const CHECKPOINT_PAGES: i64 = 8 * 1024;
+
+const TABLES: &str = "
+    CREATE TABLE tapeline_commit (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        number INTEGER NOT NULL,
+        progress TEXT
+    );
+    INSERT INTO tapeline_commit VALUES (1, 0, NULL);
+    CREATE TABLE tapeline_journal (
+        first INTEGER PRIMARY KEY,
+        last INTEGER NOT NULL,
+        is_processed INTEGER NOT NULL,
+        bytes_unpacked INTEGER,
+        records BLOB NOT NULL
+    );
+    CREATE TABLE tapeline_state (
+        stage TEXT NOT NULL,
+        key TEXT NOT NULL,
+        part INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        wake_at INTEGER,
+        expires_at INTEGER,
+        PRIMARY KEY (stage, key, part)
+    ) WITHOUT ROWID;
+    CREATE TABLE tapeline_tables (
+        name TEXT PRIMARY KEY,
+        key_columns INTEGER NOT NULL,
+        columns TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE tapeline_objects (
+        path TEXT PRIMARY KEY,
+        length INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE tapeline_intents (
+        path TEXT PRIMARY KEY
+    ) WITHOUT ROWID;
+    CREATE TABLE tapeline_ledger (
+        stage_index INTEGER NOT NULL,
+        stage TEXT NOT NULL,
+        symbol TEXT NOT NULL,
+        day INTEGER NOT NULL,
+        entered INTEGER NOT NULL,
+        out INTEGER NOT NULL,
+        duplicate INTEGER NOT NULL,
+        late INTEGER NOT NULL,
+        dead INTEGER NOT NULL,
+        derived INTEGER NOT NULL,
+        PRIMARY KEY (stage_index, stage, symbol, day)
+    ) WITHOUT ROWID;
+    CREATE TABLE tapeline_ledger_dropped (
+        stage_index INTEGER NOT NULL,
+        stage TEXT NOT NULL,
+        symbol TEXT NOT NULL,
+        day INTEGER NOT NULL,
+        rule TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (stage_index, stage, symbol, day, rule)
+    ) WITHOUT ROWID;
+    CREATE TABLE tapeline_dead_letters (
+        id INTEGER PRIMARY KEY,
+        is_late INTEGER NOT NULL,
+        is_redriven INTEGER NOT NULL,
+        stage TEXT NOT NULL,
+        component TEXT NOT NULL,
+        symbol TEXT NOT NULL,
+        time INTEGER,
+        reason TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        format TEXT NOT NULL,
+        received INTEGER,
+        payload BLOB NOT NULL
+    );
+";
+
+/// Opens the database to write to it, and makes it if there is none.
+pub(super) fn create(path: &Path) -> Result<Connection> {
+    let create = || -> Result<_> {
+        let conn = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE))?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        let is_new = version(&conn)? == 0;
+        conn.pragma_update(None, "journal_mode", "wal")?;
+        if is_new {
+            create_tables(&conn)?;
+        }
+        configure(&conn)?;
+        Ok(conn)
+    };
+    create().doing(|| format!("open {}", path.display()))
+}
+
+/// Opens a database that is there, to write to it.
+pub(super) fn open(path: &Path) -> Result<Connection> {
+    open_existing(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+/// Opens a database that is there, to read from it.
+pub(super) fn open_reader(path: &Path) -> Result<Connection> {
+    open_existing(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+/// Begins a transaction that may write, which one handle at a time can be in.
+pub(super) fn begin(conn: &Connection) -> Result<Transaction<'_>> {
+    Ok(Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?)
+}
+
+fn open_existing(path: &Path, access: OpenFlags) -> Result<Connection> {
+    let none = || Error::not_found(format!("find a pipeline's data: there is no {}", path.display()));
+    if !path.exists() {
+        return Err(none());
+    }
+    let open = || -> Result<_> {
+        let conn = Connection::open_with_flags(path, flags(access))?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        let version = version(&conn)?;
+        configure(&conn)?;
+        Ok((conn, version))
+    };
+    match open().doing(|| format!("open {}", path.display()))? {
+        // Its first opener has not made the tables yet.
+        (_, 0) => Err(none()),
+        (conn, _) => Ok(conn),
+    }
+}
+
+/// A handle is never used by two threads at a time, so it needs no lock of its own.
+fn flags(access: OpenFlags) -> OpenFlags {
+    access | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+/// The version of the tables; 0 when there are none yet.
+fn version(conn: &Connection) -> Result<i64> {
+    let read = |sql| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let version = read("PRAGMA user_version")?;
+    let is_ours = read("PRAGMA application_id")? == APPLICATION_ID;
+    if !is_ours && read("SELECT count(*) FROM sqlite_schema")? > 0 {
+        return Err(Error::new(Kind::Corrupt, "find a pipeline's data: this is another program's database"));
+    }
+    if version > VERSION {
+        let message = format!("read data of a newer tapeline (version {version} of the store; this one knows {VERSION})");
+        return Err(Error::invalid(message));
+    }
+    Ok(version)
+}
+
+fn create_tables(conn: &Connection) -> Result<()> {
+    let transaction = begin(conn)?;
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    Ok(transaction.commit()?)
+}
+
+fn configure(conn: &Connection) -> Result<()> {
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    conn.pragma_update(None, "foreign_keys", false)?;
+    conn.pragma_update(None, "synchronous", "full")?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! A stage that fails on some trades, in the way that its settings say: what a host must survive.
+//!
+//! It counts the trades of each symbol in its state, and drops every thousandth by the rule `counted`, so that a host
+//! that loses or repeats a trade of the state is found out.
+
+#![allow(clippy::panic, reason = "it is what this stage is for")]
+
+use serde::{Deserialize, Serialize};
+use tapeline_sdk::{Event, Events, Fate, IdRef, Kind, Kinds, Saved, SettingError, Stage};
+
+/// Fails on every trade whose id leaves `remainder` when divided by `every`.
+pub struct Faulty(Settings);
+
+/// How to fail, and when.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    fault: Fault,
+    every: u64,
+    remainder: u64,
+}
+
+/// What happens.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// It panics.
+    Trap,
+    /// It never comes back.
+    Loop,
+    /// It allocates until there is no more.
+    Allocate,
+    /// It refuses the trade, as a stage should.
+    Reject,
+}
+
+/// Trades of a symbol that did not fail.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Count(u64);
+
+impl Saved for Count {}
+
+impl Stage for Faulty {
+    const NAME: &'static str = "faulty";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    type Settings = Settings;
+    type State = Count;
+    type Out = Events;
+
+    fn new(settings: Settings) -> Result<Self, SettingError> {
+        if settings.every == 0 {
+            return Err(SettingError::new("every", "above 0"));
+        }
+        Ok(Self(settings))
+    }
+
+    fn takes(&self) -> Kinds {
+        Kinds::of(&[Kind::Trade])
+    }
+
+    fn on_event(&mut self, event: Event<'_>, state: &mut Count, _: &mut Events) -> Fate {
+        if let IdRef::Number(id) = event.id()
+            && id % self.0.every == self.0.remainder
+        {
+            match self.0.fault {
+                Fault::Trap => panic!("trade {id} is too much"),
+                Fault::Loop => spin(id),
+                Fault::Allocate => hoard(),
+                Fault::Reject => return Fate::Reject(format!("trade {id} is not wanted")),
+            }
+        }
+        state.0 += 1;
+        if state.0 % 1_000 == 0 { Fate::Drop("counted") } else { Fate::Forward }
+    }
+}
+
+fn spin(mut id: u64) {
+    while std::hint::black_box(id) != u64::MAX {
+        id &= 1;
+    }
+}
+
+fn hoard() {
+    let mut hoard: Vec<Vec<u8>> = Vec::new();
+    loop {
+        hoard.push(vec![1; 1 << 20]);
+        std::hint::black_box(&hoard);
+    }
+}
+
+tapeline_sdk::export_stage!(Faulty);
