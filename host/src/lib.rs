@@ -4,12 +4,15 @@
 //! objects. ARCHITECTURE.md has the whole picture.
 
 pub mod batch;
+pub mod cli;
 pub mod connector;
 pub mod contract;
 pub mod error;
+pub mod metrics;
 pub mod names;
 pub mod objects;
 pub mod pipeline;
 pub mod runtime;
 pub mod segment;
 pub mod store;
+pub mod trigger;

@@ -214,7 +214,7 @@ fn host_kinds(kinds: guest::Kinds) -> host::Kinds {
         (guest::Kinds::GAPS, host::Kinds::GAPS),
         (guest::Kinds::NOTICES, host::Kinds::NOTICES),
     ];
-    pairs.iter().filter(|(guest, _)| kinds.contains(*guest)).fold(host::Kinds::empty(), |all, (_, host)| all | *host)
+    pairs.iter().filter(|(guest, _)| (kinds & *guest) == *guest).fold(host::Kinds::empty(), |all, (_, host)| all | *host)
 }
 
 /// Converts one side's columns into the other's: vectors move, nothing is copied.

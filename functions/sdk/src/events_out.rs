@@ -28,7 +28,7 @@ pub struct Events {
 
 impl Events {
     /// Emits an event.
-    #[inline]
+    #[inline(always)]
     pub fn emit<'a>(&mut self, envelope: &Envelope<'_>, row: impl Into<Row<'a>>) {
         let group = self.groups.push(envelope, row.into());
         self.order.push(group);
@@ -112,13 +112,13 @@ impl Groups {
     ///
     /// # Panics
     /// When the events of a call need more groups than a batch can have.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, envelope: &Envelope<'_>, row: Row<'_>) -> u8 {
         self.try_push(envelope, row).expect("at most 253 kinds, sources, units and forms of id in a batch")
     }
 
     /// Puts an event at the end of its group; none when it needs one more than a batch can have.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_push(&mut self, envelope: &Envelope<'_>, row: Row<'_>) -> Option<u8> {
         let kind = row.kind();
         let last = self.last[kind as usize];

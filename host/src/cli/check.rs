@@ -61,7 +61,10 @@ fn write_stage(
         ("takes", kinds(said.takes)),
         ("gives", kinds(said.gives)),
         ("state", state(said)),
-        ("limits", format!("{} MiB of memory, {} for a batch", stage.limits.memory_bytes_max >> 20, Span(call_time_max))),
+        (
+            "limits",
+            format!("{} MiB of memory, {} for a batch", stage.limits.memory_bytes_max >> 20, Span(call_time_max)),
+        ),
     ];
     for (name, value) in fields {
         writeln!(out, "  {name:<10} {}", output::visible(&value))?;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    store::{Aside, DeadLetter, RowSink, SqliteStore, Store, Value},
+    store::{Aside, DeadLetter, SqliteStore, Store, Value},
 };
 
 /// Letters that are in memory at once. One has up to a mebibyte, most a few hundred bytes.
@@ -152,11 +152,11 @@ impl Redrive {
             })?;
         }
         let count = store.redrive(&self.ids)?;
+        let data = self.data.path.display();
         let mut out = output::lock();
-        writeln!(out, "{count} dead letters are back in the journal")?;
+        writeln!(out, "dead letters put back into the journal: {count}")?;
         if count > 0 {
-            let data = self.data.path.display();
-            writeln!(out, "a pipeline that runs on {data} takes them at once; otherwise the next one does:")?;
+            writeln!(out, "a pipeline that runs on {data} takes them by itself; otherwise the next run does:")?;
             writeln!(out, "  tapeline run PIPELINE --data {data}")?;
         }
         out.flush()?;
@@ -165,11 +165,7 @@ impl Redrive {
 }
 
 /// Calls `see` for each letter, in order.
-fn each_letter(
-    store: &dyn Store,
-    stage: Option<&str>,
-    mut see: impl FnMut(&DeadLetter) -> Result<()>,
-) -> Result<()> {
+fn each_letter(store: &dyn Store, stage: Option<&str>, mut see: impl FnMut(&DeadLetter) -> Result<()>) -> Result<()> {
     let mut from = 0;
     loop {
         let page = store.dead_letters(from, PAGE_LETTERS)?;

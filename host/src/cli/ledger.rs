@@ -10,9 +10,8 @@ use crate::{
     store::{Counts, LedgerKey, RowSink, SqliteStore, Store as _, Value},
 };
 
-const COLUMNS: [&str; 12] = [
-    "stage", "symbol", "day", "in", "out", "duplicate", "late", "dropped", "dead", "derived", "rules", "balances",
-];
+const COLUMNS: [&str; 12] =
+    ["stage", "symbol", "day", "in", "out", "duplicate", "late", "dropped", "dead", "derived", "rules", "balances"];
 
 /// Write what became of every event, by stage, symbol and day
 #[derive(Args)]

@@ -59,7 +59,14 @@ struct Globals {
     #[arg(long, global = true, value_name = "DIR", env = "TAPELINE_CACHE", hide_env_values = true)]
     cache: Option<PathBuf>,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as tapeline=debug
-    #[arg(long, global = true, value_name = "LEVEL", env = "TAPELINE_LOG", hide_env_values = true, default_value = "warn")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "TAPELINE_LOG",
+        hide_env_values = true,
+        default_value = "warn"
+    )]
     log: String,
 }
 
@@ -132,7 +139,9 @@ fn parse_time_arg(text: &str) -> Result<i64, String> {
     const DAY_NS: i64 = 86_400_000_000_000;
     match Day::parse(text).and_then(|day| i64::from(day.0).checked_mul(DAY_NS)) {
         Some(ns) => Ok(ns),
-        None => parse_time(text).map(|(ns, _)| ns).map_err(|error| format!("{error}, and not a day such as 2024-08-08")),
+        None => {
+            parse_time(text).map(|(ns, _)| ns).map_err(|error| format!("{error}, and not a day such as 2024-08-08"))
+        }
     }
 }
 

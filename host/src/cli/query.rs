@@ -60,6 +60,7 @@ fn check_table(table: &str, tables: &[String]) -> Result<()> {
     if tables.iter().any(|known| known == table) {
         return Ok(());
     }
-    let known = if tables.is_empty() { "there is none yet".to_owned() } else { format!("there are {}", tables.join(", ")) };
+    let known =
+        if tables.is_empty() { "there is none yet".to_owned() } else { format!("there are {}", tables.join(", ")) };
     Err(Error::not_found(format!("find table {table:?}: {known}")))
 }

@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_summary_says_what_to_do_about_dead_letters() {
-        let mut summary = Summary { events_in: 1_234_567, seconds: 2.0, events_per_second: 617_283.5, ..Summary::default() };
+        let mut summary =
+            Summary { events_in: 1_234_567, seconds: 2.0, events_per_second: 617_283.5, ..Summary::default() };
         let text = summary_text(&summary, Path::new("d"));
         assert!(text.contains("1,234,567") && text.contains("2.00 s, 617,283 events/s"), "{text}");
         assert!(!text.contains("dead-letters"), "{text}");

@@ -73,6 +73,8 @@ pub struct Recording {
     lines: Lines<Box<dyn Read + Send>>,
     bytes_read: Arc<AtomicU64>,
     size: Option<u64>,
+    /// Of the last chunk, so that the next one need not grow.
+    chunk_bytes: usize,
     failure: Option<Failure>,
 }
 
@@ -99,12 +101,12 @@ impl Recording {
         } else {
             let file = File::open(path).doing(place)?;
             let metadata = file.metadata().doing(place)?;
-            (Box::new(file), metadata.is_file().then(|| metadata.len()))
+            (Box::new(file), metadata.is_file().then_some(metadata.len()))
         };
         let bytes_read = Arc::new(AtomicU64::new(0));
         let input = compression::open(Counted { input, count: Arc::clone(&bytes_read) }).doing(place)?;
         let lines = Lines::new(input, line_bytes_max);
-        Ok(Self { path: path.display().to_string(), lines, bytes_read, size, failure: None })
+        Ok(Self { path: path.display().to_string(), lines, bytes_read, size, chunk_bytes: 0, failure: None })
     }
 
     /// The next frames, in order: until there are `lines_max`, or `bytes_max` bytes, which the last one may pass; at
@@ -115,7 +117,8 @@ impl Recording {
     /// a line included. `Unavailable` when it cannot be read. Both again with every further call.
     pub fn next_chunk(&mut self, lines_max: usize, bytes_max: usize) -> Result<Option<Chunk>> {
         let bytes_max = bytes_max.min(CHUNK_BYTES_MAX);
-        let mut chunk = Chunk { offset_start: self.lines.offset(), ..Chunk::default() };
+        let mut chunk = Chunk { bytes: Vec::with_capacity(self.chunk_bytes), ..Chunk::default() };
+        chunk.offset_start = self.lines.offset();
         while chunk.has_room(lines_max, bytes_max) {
             let offset = self.lines.offset();
             match self.lines.next() {
@@ -125,6 +128,7 @@ impl Recording {
             }
         }
         chunk.offset_end = self.lines.offset();
+        self.chunk_bytes = chunk.bytes.len();
         if chunk.ends.is_empty() { self.end().map(|()| None) } else { Ok(Some(chunk)) }
     }
 
@@ -202,14 +206,15 @@ impl Chunk {
 /// Splits a line into receive time and frame. What does not begin like a time is all frame.
 #[inline]
 fn split_stamp(line: &[u8]) -> (i64, &[u8]) {
-    let stamp = || {
-        let start = line.get(..=STAMP_DIGITS_MAX).unwrap_or(line);
-        let end = start.iter().position(|byte| !byte.is_ascii_digit())?;
-        let frame = line.get(end..)?.strip_prefix(b" ")?;
-        let digits = std::str::from_utf8(line.get(..end)?).ok()?;
-        Some((digits.parse().ok()?, frame))
-    };
-    stamp().unwrap_or((NOT_RECEIVED, line))
+    let digits = line.iter().take(STAMP_DIGITS_MAX).take_while(|byte| byte.is_ascii_digit());
+    // 19 nines are less than 2^64.
+    let (number, count) =
+        digits.fold((0_u64, 0), |(number, count), digit| (number * 10 + u64::from(digit - b'0'), count + 1));
+    let frame = line.get(count..).and_then(|rest| rest.strip_prefix(b" ")).filter(|_| count > 0);
+    match (i64::try_from(number), frame) {
+        (Ok(received), Some(frame)) => (received, frame),
+        _ => (NOT_RECEIVED, line),
+    }
 }
 
 /// SHA-256 of a file as it is stored, in hex.

@@ -83,7 +83,8 @@ impl SimulatorSettings {
     /// # Errors
     /// At the first that cannot be used.
     pub fn check(&self) -> Result<(), WrongSetting> {
-        let wrong = |key: &str, value: String, expected: String| Err(WrongSetting { key: key.to_owned(), value, expected });
+        let wrong =
+            |key: &str, value: String, expected: String| Err(WrongSetting { key: key.to_owned(), value, expected });
         if !(1..=SYMBOLS_MAX).contains(&self.symbols.len()) {
             return wrong("symbols", format!("{} symbols", self.symbols.len()), format!("1 to {SYMBOLS_MAX} symbols"));
         }

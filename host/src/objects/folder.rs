@@ -14,6 +14,9 @@ use crate::error::{Context, Error, Kind, Result};
 /// Systems allow 256 or more to a process, and sockets need some.
 const OPEN_FILES_MAX: usize = 64;
 
+/// Files that are flushed at the same time. A flush is waiting, and file systems do many as one.
+const FLUSHES_AT_ONCE: usize = 16;
+
 /// Keeps each object in a file under one folder, made when it is first needed.
 pub struct FolderObjects {
     root: PathBuf,
@@ -73,9 +76,7 @@ impl Objects for FolderObjects {
             for tail in tails {
                 files.push(self.write(tail, &mut folders).doing(|| format!("write object {}", tail.path))?);
             }
-            for (file, tail) in files.iter().zip(tails) {
-                file.sync_data().doing(|| format!("flush object {}", tail.path))?;
-            }
+            flush(&files).doing(|| "flush objects".to_owned())?;
         }
         folders.iter().try_for_each(|folder| sync_folder(folder).doing(|| format!("flush folder {}", folder.display())))
     }
@@ -97,6 +98,20 @@ impl Objects for FolderObjects {
         };
         cut().doing(|| format!("cut object {path} off at byte {length}"))
     }
+}
+
+fn flush(files: &[File]) -> io::Result<()> {
+    let flush = |files: &[File]| files.iter().try_for_each(File::sync_data);
+    let share = files.len().div_ceil(FLUSHES_AT_ONCE);
+    if share <= 1 {
+        return flush(files);
+    }
+    std::thread::scope(|scope| {
+        let flush = |files| std::thread::Builder::new().spawn_scoped(scope, move || flush(files));
+        let flushing = files.chunks(share).map(flush).collect::<io::Result<Vec<_>>>()?;
+        let panicked = |_| Err(io::Error::other("the flushing thread panicked"));
+        flushing.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
+    })
 }
 
 /// A new file is only there for good once its folder is flushed as well.

@@ -9,9 +9,12 @@ mod body;
 mod pool;
 mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-pub(crate) use self::body::records;
+pub(crate) use self::body::{EVENTS, records};
 use self::{
     pool::Pool,
     session::{SessionState, Sessions},
@@ -22,8 +25,6 @@ use crate::{runtime::Fault, segment::Blueprint, store::Counts};
 
 /// How long a call waits for an instance, or for its session. A client that waited for longer has most likely gone.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// Format of frames when the caller names none.
-const FORMAT: &str = "events";
 
 /// Calls one stage. Any number of calls may be under way.
 pub struct Invoker {
@@ -67,6 +68,9 @@ pub enum InvokeError {
     /// The stage failed. The next call finds it well again.
     #[error("{0}")]
     Fault(#[from] Fault),
+    /// No session can have this name.
+    #[error("{0}")]
+    BadSession(String),
     /// There is no room for the session, or for its state.
     #[error("{0}")]
     TooMany(String),
@@ -95,7 +99,7 @@ impl Invoker {
         let Some(name) = &options.session else {
             return self.call(body, options, None).await.map(|(invoked, _)| invoked);
         };
-        let session = self.sessions.find(name)?;
+        let session = self.sessions.find(name, Instant::now())?;
         let mut state = patiently(session.lock()).await?;
         let (invoked, changes) = self.call(body, options, Some(&state)).await?;
         state.apply(changes)?;
@@ -108,7 +112,7 @@ impl Invoker {
         options: &InvokeOptions,
         session: Option<&SessionState>,
     ) -> Result<(Invoked, session::Changes), InvokeError> {
-        let records = records(body)?;
+        let records = records(body, options.format.as_deref().unwrap_or(EVENTS))?;
         let permit = patiently(self.pool.permit()).await?;
         let mut kept = self.pool.take().await?;
         let answer = kept.call(&records, options, session).await;

@@ -267,7 +267,7 @@ pub trait Store: Send {
     /// that are processed already, those of this commit among them. The caller goes on from there.
     ///
     /// # Errors
-    /// `Conflict` when somebody else has committed since this store was opened; `Invalid` for rows that do not fit
+    /// `Conflict` when somebody else has opened the store to commit to it since; `Invalid` for rows that do not fit
     /// their table; `Unavailable` when the disk is full. Nothing is changed then.
     ///
     /// Gives the number of the last journal record that is processed now: `commit.progress.journal_sequence`, or the

@@ -103,6 +103,9 @@ pub(super) fn two_writers_cannot_both_commit<B: Backend>(backend: &B) {
     let mut first = backend.open(folder.path()).unwrap();
     first.commit(full_commit()).unwrap();
     let mut second = backend.open_rival(folder.path()).unwrap();
+    let before = contents(backend, &second, folder.path());
+    assert_eq!(first.commit(full_commit()).unwrap_err().kind(), Kind::Conflict, "the second has taken over");
+    assert_eq!(contents(backend, &second, folder.path()), before);
     second.commit(full_commit()).unwrap();
     let before = contents(backend, &second, folder.path());
     assert_eq!(first.commit(full_commit()).unwrap_err().kind(), Kind::Conflict);

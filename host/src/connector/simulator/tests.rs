@@ -61,8 +61,12 @@ fn frames_are_as_binance_writes_them() {
     let shapes: Vec<(&str, Vec<&str>)> =
         shapes.iter().map(|(kind, keys)| (kind.as_str(), keys.iter().map(String::as_str).collect())).collect();
     let trade = vec!["E M T e m p q s t"];
-    let expected =
-        [("BookTicker", vec!["A B a b s u"]), ("Depth", vec!["E U a b e s u"]), ("Repeated", trade.clone()), ("Trade", trade)];
+    let expected = [
+        ("BookTicker", vec!["A B a b s u"]),
+        ("Depth", vec!["E U a b e s u"]),
+        ("Repeated", trade.clone()),
+        ("Trade", trade),
+    ];
     assert_eq!(shapes, expected);
 }
 

@@ -11,13 +11,17 @@ const NOT_RECEIVED: i64 = i64::MIN;
 /// Digits of the largest time in nanoseconds.
 const STAMP_DIGITS_MAX: usize = 19;
 
-/// The records of a body, as they stand in it: its lines, blank ones too, or the elements of a JSON array.
+/// The format of our own event lines.
+pub(crate) const EVENTS: &str = "events";
+
+/// The records of a body, as they stand in it: its lines, blank ones too, or the elements of a JSON array of events. A
+/// vendor's array is one frame.
 ///
 /// # Errors
-/// When it begins like an array and is none.
-pub(crate) fn records(body: &[u8]) -> Result<Vec<&[u8]>, InvokeError> {
+/// When it begins like an array of events and is none.
+pub(crate) fn records<'a>(body: &'a [u8], format: &str) -> Result<Vec<&'a [u8]>, InvokeError> {
     let body = body.trim_ascii_end();
-    if body.trim_ascii_start().first() != Some(&b'[') {
+    if format != EVENTS || body.trim_ascii_start().first() != Some(&b'[') {
         return Ok(body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).collect());
     }
     let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| InvokeError::BadBody {
@@ -27,10 +31,10 @@ pub(crate) fn records(body: &[u8]) -> Result<Vec<&[u8]>, InvokeError> {
     Ok(elements.into_iter().map(|element| element.get().as_bytes()).collect())
 }
 
-/// Frames from records that may each have a receive time in front: `<ns> <frame>`.
-pub(super) fn frames(records: &[&[u8]], format: &str, received: Option<i64>, names: Vec<String>) -> Frames {
+/// Frames from records that may each have a receive time in front: `<ns> <frame>`. Names are to be filled in.
+pub(super) fn frames(records: &[&[u8]], format: &str, received: Option<i64>) -> Frames {
     let mut frames = Frames {
-        names,
+        names: Vec::new(),
         format: format.to_owned(),
         received: Vec::with_capacity(records.len()),
         ends: Vec::with_capacity(records.len()),
@@ -69,7 +73,7 @@ mod tests {
     use super::*;
 
     fn texts(body: &str) -> Vec<String> {
-        let records = records(body.as_bytes()).unwrap();
+        let records = records(body.as_bytes(), EVENTS).unwrap();
         records.iter().map(|record| String::from_utf8_lossy(record).into_owned()).collect()
     }
 
@@ -78,13 +82,14 @@ mod tests {
         assert_eq!(texts("{\"a\":1}\r\n\n{\"b\":\"[\"}\n"), ["{\"a\":1}", "", "{\"b\":\"[\"}"]);
         assert_eq!(texts(" [ {\"a\":[1, 2]},\n {\"b\":\"],\"} ] "), ["{\"a\":[1, 2]}", "{\"b\":\"],\"}"]);
         assert_eq!(texts("[]"), [""; 0]);
-        assert!(matches!(records(b"[{\"a\":1},\n{]"), Err(InvokeError::BadBody { line: 2, .. })));
+        assert_eq!(records(b"[1,2]\n[3]", "binance").unwrap(), [b"[1,2]".as_slice(), b"[3]"]);
+        assert!(matches!(records(b"[{\"a\":1},\n{]", EVENTS), Err(InvokeError::BadBody { line: 2, .. })));
     }
 
     #[test]
     fn frames_may_say_when_they_were_received() {
         let records: Vec<&[u8]> = vec![b"1723161255342000000 {\"e\":1}", b"", b"{\"e\": 2}", b"12x {}", b"99999999999999999999 x"];
-        let frames = frames(&records, "binance", Some(7), Vec::new());
+        let frames = frames(&records, "binance", Some(7));
         assert_eq!(frames.received, [1_723_161_255_342_000_000, 7, 7, 7]);
         assert_eq!(frame(&frames, 0), b"{\"e\":1}");
         assert_eq!(frame(&frames, 2), b"12x {}");

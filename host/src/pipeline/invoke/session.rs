@@ -55,32 +55,31 @@ impl Sessions {
     /// The session of this name; a new one without state if there is none. To be locked for as long as a call takes.
     ///
     /// # Errors
-    /// `TooMany` when there is no room for another one; `BadBody` never.
-    pub(super) fn find(&self, name: &str) -> Result<Arc<tokio::sync::Mutex<SessionState>>, InvokeError> {
+    /// `TooMany` when there is no room for another one; `BadSession` for a name that none can have.
+    pub(super) fn find(&self, name: &str, now: Instant) -> Result<Arc<tokio::sync::Mutex<SessionState>>, InvokeError> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            let message = format!("a session has a name of 1 to {NAME_BYTES_MAX} bytes");
-            return Err(InvokeError::TooMany(message));
+            return Err(InvokeError::BadSession(format!("a session has a name of 1 to {NAME_BYTES_MAX} bytes")));
         }
         let mut sessions = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = sessions.get_mut(name) {
-            session.last_call = Instant::now();
+            session.last_call = now;
             return Ok(Arc::clone(&session.state));
         }
-        make_room(&mut sessions)?;
-        let session = Session { state: Arc::default(), last_call: Instant::now() };
+        make_room(&mut sessions, now)?;
+        let session = Session { state: Arc::default(), last_call: now };
         let state = Arc::clone(&session.state);
         sessions.insert(name.to_owned(), session);
         Ok(state)
     }
 }
 
-fn make_room(sessions: &mut FxHashMap<String, Session>) -> Result<(), InvokeError> {
+fn make_room(sessions: &mut FxHashMap<String, Session>, now: Instant) -> Result<(), InvokeError> {
     if sessions.len() < SESSIONS_MAX {
         return Ok(());
     }
     // One that only the map knows of is not being called.
     let is_idle = |session: &Session| {
-        Arc::strong_count(&session.state) == 1 && session.last_call.elapsed() >= SESSION_IDLE_MIN
+        Arc::strong_count(&session.state) == 1 && now.duration_since(session.last_call) >= SESSION_IDLE_MIN
     };
     let idle = sessions.iter().filter(|(_, session)| is_idle(session));
     match idle.min_by_key(|(_, session)| session.last_call).map(|(name, _)| name.clone()) {
@@ -197,20 +196,15 @@ mod tests {
 
     #[test]
     fn only_idle_sessions_are_forgotten() {
-        let sessions = Sessions::default();
-        let held = sessions.find("0").unwrap();
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let held = sessions.find("0", now).unwrap();
         for number in 1..SESSIONS_MAX {
-            sessions.find(&number.to_string()).unwrap();
+            sessions.find(&number.to_string(), now).unwrap();
         }
-        sessions.find("5").unwrap();
-        assert!(matches!(sessions.find("one more"), Err(InvokeError::TooMany(_))));
-        let long_ago = Instant::now().checked_sub(SESSION_IDLE_MIN);
-        let Some(long_ago) = long_ago else { return };
-        for session in sessions.by_name.lock().unwrap().values_mut() {
-            session.last_call = long_ago;
-        }
-        sessions.find("5").unwrap();
-        sessions.find("one more").unwrap();
+        let soon = now + SESSION_IDLE_MIN / 2;
+        sessions.find("5", soon).unwrap();
+        assert!(matches!(sessions.find("one more", soon), Err(InvokeError::TooMany(_))));
+        sessions.find("one more", now + SESSION_IDLE_MIN).unwrap();
         let known = sessions.by_name.lock().unwrap();
         assert!(known.contains_key("0") && known.contains_key("5") && known.contains_key("one more"));
         assert_eq!(known.len(), SESSIONS_MAX);
@@ -219,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_session_has_a_name() {
-        assert!(Sessions::default().find("").is_err());
-        assert!(Sessions::default().find(&"x".repeat(NAME_BYTES_MAX + 1)).is_err());
+        assert!(Sessions::default().find("", Instant::now()).is_err());
+        assert!(Sessions::default().find(&"x".repeat(NAME_BYTES_MAX + 1), Instant::now()).is_err());
     }
 }

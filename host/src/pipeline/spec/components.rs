@@ -43,7 +43,10 @@ fn file_name(name: &str) -> String {
 fn missing(stage: &Stage, places: &[PathBuf]) -> Error {
     let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
     let places = places.join(", ");
-    Error::not_found(format!("find the component of stage {}: not at {places}; `cargo xtask build` makes the components", stage.name))
+    Error::not_found(format!(
+        "find the component of stage {}: not at {places}; `cargo xtask build` makes the components",
+        stage.name
+    ))
 }
 
 #[cfg(test)]

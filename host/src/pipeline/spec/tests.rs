@@ -66,7 +66,10 @@ const WRONG: &[(&str, &str)] = &[
     ("name = \"x\"\nname = \"y\"", "2: `name = \"y\"`: duplicate key"),
     // Keys.
     ("", "1: missing field `name`"),
-    ("name = \"x\"\ncolour = 1", "2: colour: unknown field `colour`, expected one of `name`, `source`, `watermark`, `commit`, `stages`"),
+    (
+        "name = \"x\"\ncolour = 1",
+        "2: colour: unknown field `colour`, expected one of `name`, `source`, `watermark`, `commit`, `stages`",
+    ),
     (
         "name = \"x\"\n[watermark]\ndelai = \"1s\"",
         "3: watermark.delai: unknown field `delai`, expected one of `delay`, `every`, `max_future`, `idle`",
@@ -80,8 +83,14 @@ const WRONG: &[(&str, &str)] = &[
     ("name = 1", "1: name: invalid type: integer `1`, expected a string"),
     ("name = \"x\"\n\n[commit]\nrecords = \"many\"", "4: commit.records: invalid type: string \"many\", expected u64"),
     ("name = \"x\"\n[commit]\nrecords = -1", "3: commit.records: invalid value: integer `-1`, expected u64"),
-    ("name = \"x\"\n[[stages]]\nname = \"a\"\nsettings = 1", "4: stages.a.settings: invalid type: integer `1`, expected a map"),
-    ("name = \"x\"\n[source]\ntype = \"nats\"", "3: source.type: unknown variant `nats`, expected `none` or `simulator`"),
+    (
+        "name = \"x\"\n[[stages]]\nname = \"a\"\nsettings = 1",
+        "4: stages.a.settings: invalid type: integer `1`, expected a map",
+    ),
+    (
+        "name = \"x\"\n[source]\ntype = \"nats\"",
+        "3: source.type: unknown variant `nats`, expected `none` or `simulator`",
+    ),
     (
         "name = \"x\"\n[source]\ntype = \"simulator\"\nsymbols = [\"A\",\n 2]",
         "5: source.symbols[1]: invalid type: integer `2`, expected a string",
@@ -204,7 +213,10 @@ name = "write"
 #[test]
 fn a_file_that_is_not_there() {
     let error = Pipeline::load(Path::new("/nowhere/x.toml")).unwrap_err();
-    assert_eq!((error.kind(), error.to_string().as_str()), (crate::error::Kind::NotFound, "read pipeline /nowhere/x.toml"));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (crate::error::Kind::NotFound, "read pipeline /nowhere/x.toml")
+    );
 }
 
 #[test]

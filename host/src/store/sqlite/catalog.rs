@@ -37,7 +37,7 @@ pub(super) struct Column {
 /// A table's name, key and columns. Its names are checked: they can stand in SQL between double quotes.
 #[derive(Debug)]
 pub(super) struct Layout {
-    name: String,
+    pub(super) name: String,
     key_columns: u32,
     pub(super) columns: Vec<Column>,
 }
@@ -60,15 +60,33 @@ impl Layout {
         Ok(Some(Self { name: name.to_owned(), key_columns, columns }))
     }
 
-    /// Makes the table that rows go to, if need be, and gives its layout.
+    /// The layout of the table that rows go to, which is made if need be.
     ///
     /// # Errors
-    /// `Invalid` when the rows are for a table that is laid out in another way, or cannot be.
+    /// `Invalid` when there cannot be such a table.
     pub(super) fn for_rows(conn: &Connection, rows: &Rows) -> Result<Self> {
-        let place = || format!("put rows into table {:?}", rows.table);
         match Self::find(conn, &rows.table)? {
-            Some(layout) => layout.check(rows).doing(place).map(|()| layout),
-            None => Self::create(conn, rows).doing(place),
+            Some(layout) => Ok(layout),
+            None => Self::create(conn, rows).doing(|| format!("make table {:?}", rows.table)),
+        }
+    }
+
+    /// Whether rows have these columns, in this order.
+    ///
+    /// # Errors
+    /// `Invalid` when they do not; it says where they differ.
+    pub(super) fn check(&self, rows: &Rows) -> Result<()> {
+        if self.key_columns != rows.key_columns || self.columns.len() != rows.columns.len() {
+            let (key, all) = (rows.key_columns, rows.columns.len());
+            return Err(self.misfit(&format!("{all} columns, {key} of them the key")));
+        }
+        let mut pairs = self.columns.iter().zip(&rows.columns);
+        match pairs.find(|(column, given)| column.name != given.name || column.takes != Type::of(&given.cells)) {
+            Some((column, given)) => {
+                let (of, takes) = (Type::of(&given.cells), column.takes);
+                Err(self.misfit(&format!("column {:?} ({of:?}) for {:?} ({takes:?})", given.name, column.name)))
+            }
+            None => Ok(()),
         }
     }
 
@@ -148,22 +166,9 @@ impl Layout {
         format!("CREATE TABLE {} ({columns} PRIMARY KEY ({})) WITHOUT ROWID", quote(&self.name), self.key())
     }
 
-    /// Whether rows have these columns, in this order.
-    fn check(&self, rows: &Rows) -> Result<()> {
-        if self.key_columns != rows.key_columns || self.columns.len() != rows.columns.len() {
-            let (key, all) = (rows.key_columns, rows.columns.len());
-            let message = format!("fit {all} columns, {key} of them the key, to its {} and {}", self.columns.len(), self.key_columns);
-            return Err(Error::invalid(message));
-        }
-        for (column, given) in self.columns.iter().zip(&rows.columns) {
-            let takes = Type::of(&given.cells);
-            if column.name != given.name || column.takes != takes {
-                let (name, of) = (&given.name, &column.name);
-                let message = format!("fit column {name:?} ({takes:?}) to its column {of:?} ({:?})", column.takes);
-                return Err(Error::invalid(message));
-            }
-        }
-        Ok(())
+    fn misfit(&self, given: &str) -> Error {
+        let (table, key, all) = (&self.name, self.key_columns, self.columns.len());
+        Error::invalid(format!("put rows into table {table:?} of {all} columns, {key} of them the key: they have {given}"))
     }
 }
 

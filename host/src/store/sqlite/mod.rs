@@ -49,8 +49,8 @@ pub struct SqliteStore {
 
 /// The one that may commit.
 struct Owner {
-    /// Number of the last commit. Another one in the store means that somebody else has committed.
-    commit: i64,
+    /// Number of the last opening or commit. Another one in the store means that somebody else has taken it over.
+    number: i64,
     objects: Keeper,
     /// Held as long as this lives.
     _lock: Option<File>,
@@ -96,9 +96,10 @@ impl SqliteStore {
     fn own(folder: &Path, lock: Option<File>, objects: Box<dyn Objects>) -> Result<Self> {
         let database = folder.join(schema::FILE);
         let conn = schema::create(&database)?;
-        let objects = Keeper::open(&conn, objects)?;
-        let commit = last_commit(&conn)?;
-        Ok(Self { conn, database, owner: Some(Owner { commit, objects, _lock: lock }) })
+        // First: from here on a former owner cannot commit, so the objects are ours.
+        let number = take_over(&conn)?;
+        let objects = Keeper::open(&conn, objects).doing(|| "look through the objects of the last commit".to_owned())?;
+        Ok(Self { conn, database, owner: Some(Owner { number, objects, _lock: lock }) })
     }
 }
 
@@ -109,13 +110,11 @@ impl Owner {
         let transaction = schema::begin(conn)?;
         journal::append(&transaction, &commit.journal, Standing::Processed)?;
         commit.progress.journal_sequence = journal::pass_processed(&transaction, commit.progress.journal_sequence)?;
-        follow(&transaction, self.commit, &commit.progress)?;
+        follow(&transaction, self.number, &commit.progress)?;
         for (stage, entries) in &commit.state {
             state::change(&transaction, stage, entries)?;
         }
-        for rows in &commit.rows {
-            tables::put(&transaction, rows)?;
-        }
+        tables::put(&transaction, &commit.rows)?;
         ledger::add(&transaction, &commit.ledger)?;
         dead_letters::add(&transaction, &commit.dead_letters)?;
         let tails = plan.tails(&transaction)?;
@@ -124,7 +123,7 @@ impl Owner {
         // append to them.
         self.objects.append(&transaction, &tails)?;
         transaction.commit()?;
-        self.commit += 1;
+        self.number += 1;
         Ok(commit.progress.journal_sequence)
     }
 }
@@ -204,21 +203,25 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// Number of the last commit; 0 before the first.
-fn last_commit(conn: &Connection) -> Result<i64> {
-    Ok(conn.query_row("SELECT number FROM tapeline_commit", [], |row| row.get(0))?)
+/// Makes whoever committed until now unable to, and gives the number of this opening.
+fn take_over(conn: &Connection) -> Result<i64> {
+    let transaction = schema::begin(conn)?;
+    transaction.execute("UPDATE tapeline_commit SET number = number + 1", [])?;
+    let number = transaction.query_row("SELECT number FROM tapeline_commit", [], |row| row.get(0))?;
+    transaction.commit()?;
+    Ok(number)
 }
 
 /// Makes this the commit behind number `last`, within the caller's transaction.
 ///
 /// # Errors
-/// `Conflict` when another one is.
+/// `Conflict` when something else is.
 fn follow(conn: &Connection, last: i64, progress: &Progress) -> Result<()> {
     let progress = serde_json::to_string(progress)
         .map_err(|error| Error::caused(Kind::Internal, "write the pipeline's progress", error))?;
     let mut next = conn.prepare_cached("UPDATE tapeline_commit SET number = ?1 + 1, progress = ?2 WHERE number = ?1")?;
     match next.execute(params![last, progress])? {
-        0 => Err(Error::new(Kind::Conflict, "be the only writer: somebody else has committed to this data folder")),
+        0 => Err(Error::new(Kind::Conflict, "be the only writer: another process has taken this data folder over")),
         _ => Ok(()),
     }
 }
@@ -291,7 +294,9 @@ mod tests {
         let mut reader = SqliteStore::open_reader(folder.path()).unwrap();
         store.commit(Commit { progress: Progress { newest: 7, ..Progress::default() }, ..Commit::default() }).unwrap();
         assert_eq!(reader.progress().unwrap().newest, 7);
-        assert!(reader.append_journal(&[]).is_err());
+        assert!(reader.commit(Commit::default()).is_err());
+        let record = JournalRecord { format: String::new(), stage: None, received: None, bytes: Vec::new() };
+        assert!(reader.append_journal(&[record]).is_err());
         assert!(store.database_bytes() > 0);
         drop(store);
         assert_eq!(SqliteStore::open_reader(folder.path()).unwrap().progress().unwrap().newest, 7);
@@ -317,8 +322,11 @@ mod tests {
         assert_eq!(kind(SqliteStore::open_reader(folder.path())), Some(Kind::Invalid));
     }
 
-    /// Writes half of what it should and stays so, as if the power went.
-    struct Interrupted(FolderObjects);
+    /// Writes half of what it should and does nothing more, as if the power went.
+    struct Interrupted {
+        objects: FolderObjects,
+        is_off: bool,
+    }
 
     impl Objects for Interrupted {
         fn append(&mut self, tails: &[Tail<'_>]) -> Result<()> {
@@ -326,12 +334,16 @@ mod tests {
                 let part: &[u8] = tail.parts.concat().leak();
                 Tail { path: tail.path.clone(), at: tail.at, parts: vec![&part[..part.len() / 2]] }
             };
-            self.0.append(&tails.iter().map(half).collect::<Vec<_>>())?;
-            Err(Error::new(Kind::Unavailable, "stay"))
+            self.objects.append(&tails.iter().map(half).collect::<Vec<_>>())?;
+            self.is_off = true;
+            Err(Error::new(Kind::Unavailable, "go on without power"))
         }
 
-        fn cut(&mut self, _: &ObjectPath, _: u64) -> Result<()> {
-            Err(Error::new(Kind::Unavailable, "stay"))
+        fn cut(&mut self, path: &ObjectPath, length: u64) -> Result<()> {
+            if self.is_off {
+                return Err(Error::new(Kind::Unavailable, "go on without power"));
+            }
+            self.objects.cut(path, length)
         }
     }
 
@@ -346,7 +358,8 @@ mod tests {
         };
         let objects = || ["a", "b/c"].map(|path| Sqlite.object(folder.path(), path));
         let interrupt = |text: &str| {
-            let objects = Box::new(Interrupted(FolderObjects::new(folder.path().join(OBJECTS))));
+            let objects = FolderObjects::new(folder.path().join(OBJECTS));
+            let objects = Box::new(Interrupted { objects, is_off: false });
             let mut store = SqliteStore::own(folder.path(), None, objects).unwrap();
             store.commit(appends(text)).unwrap_err();
         };

@@ -1,9 +1,12 @@
 //! Rows into tables. This is where a pipeline spends most of a commit.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{
-    CachedStatement, Connection, ErrorCode, ToSql,
+    CachedStatement, Connection, ErrorCode,
     types::{ToSqlOutput, ValueRef},
 };
+use rustc_hash::FxHashMap;
 use tapeline_events::Unit;
 
 use super::catalog::Layout;
@@ -12,22 +15,20 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Puts rows into their table, in place of those with the same key, within the caller's transaction.
+/// Rows that are sorted at a time: each is kept in some 200 bytes until it is put.
+const ROWS_AT_ONCE: usize = 32 * 1024;
+
+/// Puts rows into their tables, in place of those with the same key, within the caller's transaction. Of rows with one
+/// key the last stays.
 ///
 /// # Errors
 /// `Invalid` when they do not fit.
-pub(super) fn put(conn: &Connection, rows: &Rows) -> Result<()> {
-    let count = check_cells(rows)?;
-    let layout = Layout::for_rows(conn, rows)?;
-    let mut statement = conn.prepare_cached(&layout.insert_sql())?;
-    bind_digits(&mut statement, rows)?;
-    for at in 0..count {
-        for (parameter, column) in (1..).zip(&rows.columns) {
-            statement.raw_bind_parameter(parameter, Cell { cells: &column.cells, at })?;
-        }
-        statement.raw_execute().map_err(|error| not_put(rows, error))?;
+pub(super) fn put(conn: &Connection, rows: &[Rows]) -> Result<()> {
+    let mut tables = BTreeMap::<_, Vec<_>>::new();
+    for rows in rows {
+        tables.entry(&rows.table).or_default().push(rows);
     }
-    Ok(())
+    tables.values().try_for_each(|runs| put_runs(conn, runs))
 }
 
 /// How many digits times of a unit print with.
@@ -50,35 +51,75 @@ pub(super) const fn unit(digits: Option<i64>) -> Unit {
     }
 }
 
-/// The digits are the same for all rows of a call: what is bound stays bound.
-fn bind_digits(statement: &mut CachedStatement<'_>, rows: &Rows) -> Result<()> {
-    let times = rows.columns.iter().filter_map(|column| match &column.cells {
-        Cells::Times((_, unit)) => Some(*unit),
-        _ => None,
-    });
-    for (parameter, unit) in (rows.columns.len() + 1..).zip(times) {
-        statement.raw_bind_parameter(parameter, digits(unit.into()))?;
+/// Puts runs of rows into the one table that they are for.
+fn put_runs(conn: &Connection, runs: &[&Rows]) -> Result<()> {
+    let Some(first) = runs.first() else { return Ok(()) };
+    let layout = Layout::for_rows(conn, first)?;
+    let mut statement = conn.prepare_cached(&layout.insert_sql())?;
+    let mut waiting = Waiting { groups: FxHashMap::default(), count: 0 };
+    for rows in runs {
+        layout.check(rows)?;
+        for at in 0..check_cells(rows)? {
+            waiting.push(rows, at);
+            if waiting.count == std::env::var("WINDOW").map_or(ROWS_AT_ONCE, |w| w.parse().unwrap()) {
+                waiting.put(&mut statement, &layout)?;
+            }
+        }
     }
-    Ok(())
+    waiting.put(&mut statement, &layout)
 }
 
-/// One cell, bound without a copy of ours.
-struct Cell<'a> {
-    cells: &'a Cells,
-    at: usize,
+/// Rows that wait to be put, those of one first key (most often a symbol) together: they go to the same pages, which
+/// halves the time that it takes. Rows with one key stay in order.
+struct Waiting<'a> {
+    /// By first key: the parameters of each row, one row behind the other.
+    groups: FxHashMap<&'a [u8], Vec<ValueRef<'a>>>,
+    count: usize,
 }
 
-impl ToSql for Cell<'_> {
-    /// The place is inside of all columns: [`check_cells`] saw to it. `NaN` is bound as NULL, by SQLite.
+impl<'a> Waiting<'a> {
     #[inline]
-    #[expect(clippy::indexing_slicing, reason = "as the doc says")]
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self.cells {
-            Cells::Texts(texts) => ValueRef::Text(text(texts, self.at)),
-            Cells::Integers(cells) | Cells::Times((cells, _)) => ValueRef::Integer(cells[self.at]),
-            Cells::Numbers(cells) => ValueRef::Real(cells[self.at]),
-            Cells::Booleans(cells) => ValueRef::Integer(i64::from(cells[self.at] != 0)),
-        }))
+    fn push(&mut self, rows: &'a Rows, at: usize) {
+        let key = match rows.columns.first().map(|column| &column.cells) {
+            Some(Cells::Texts(texts)) => text(texts, at),
+            _ => b"",
+        };
+        let group = self.groups.entry(key).or_default();
+        group.extend(rows.columns.iter().map(|column| cell(&column.cells, at)));
+        group.extend(rows.columns.iter().filter_map(|column| match &column.cells {
+            Cells::Times((_, unit)) => Some(ValueRef::Integer(digits((*unit).into()))),
+            _ => None,
+        }));
+        self.count += 1;
+    }
+
+    fn put(&mut self, statement: &mut CachedStatement<'_>, layout: &Layout) -> Result<()> {
+        let width = statement.parameter_count();
+        let mut groups: Vec<_> = self.groups.iter_mut().collect();
+        groups.sort_unstable_by_key(|(key, _)| **key);
+        for (_, group) in groups {
+            for row in group.chunks_exact(width) {
+                for (parameter, value) in (1..).zip(row) {
+                    statement.raw_bind_parameter(parameter, ToSqlOutput::Borrowed(*value))?;
+                }
+                statement.raw_execute().map_err(|error| not_put(layout, error))?;
+            }
+            group.clear();
+        }
+        self.count = 0;
+        Ok(())
+    }
+}
+
+/// A value as it is bound, without a copy. SQLite takes `NaN` for NULL.
+#[inline]
+#[expect(clippy::indexing_slicing, reason = "check_cells saw to it that all columns have a cell there")]
+fn cell(cells: &Cells, at: usize) -> ValueRef<'_> {
+    match cells {
+        Cells::Texts(texts) => ValueRef::Text(text(texts, at)),
+        Cells::Integers(cells) | Cells::Times((cells, _)) => ValueRef::Integer(cells[at]),
+        Cells::Numbers(cells) => ValueRef::Real(cells[at]),
+        Cells::Booleans(cells) => ValueRef::Integer(i64::from(cells[at] != 0)),
     }
 }
 
@@ -112,9 +153,9 @@ const fn len(cells: &Cells) -> usize {
 }
 
 #[cold]
-fn not_put(rows: &Rows, error: rusqlite::Error) -> Error {
+fn not_put(layout: &Layout, error: rusqlite::Error) -> Error {
     if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
-        let message = format!("put a row into table {:?} that has no value in a key column", rows.table);
+        let message = format!("put a row into table {:?} that has no value in a key column", layout.name);
         return Error::caused(Kind::Invalid, message, error);
     }
     error.into()

@@ -1,0 +1,317 @@
+//! An answer as JSON lines, with counts.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use tapeline_events::{Number, TextColumn, Unit, format_time};
+
+use super::{Invoked, body};
+use crate::{
+    batch::{self, Breach, Bypass, Element},
+    contract::{Append, Batch, Cells, Column, Decoded, Fate, Frames, Group, Output, Reject, Rows, Written},
+    names::Names,
+    segment::{Role, cell_count},
+    store::{Counts, Value},
+};
+
+/// The rule for events of kinds that a writer does not take, as in a pipeline's ledger.
+const NOT_WRITTEN: &str = "not-written";
+
+/// What a stage was asked, as far as its answer does not say.
+pub(super) struct Asked<'a> {
+    /// Number of events, those included that pass by the stage.
+    pub(super) events: usize,
+    /// The newest watermark that the stage has been told.
+    pub(super) watermark: i64,
+    pub(super) names: &'a Names,
+}
+
+/// The answer when no event is of a kind that the stage takes.
+pub(super) fn of_untouched(events: &Batch, role: Role, names: &Names) -> Invoked {
+    let mut invoked = Invoked::default();
+    let count = batch::event_count(events) as u64;
+    if role == Role::Writer {
+        leave(count, &mut invoked.counts);
+    } else {
+        pass(count, &mut invoked.counts);
+        write_events(events, names, &mut invoked.lines);
+    }
+    invoked
+}
+
+/// The answer of a stage. Names in it are resolved, and it is known to fit its input.
+pub(super) fn of_stage(events: Batch, bypass: Option<Bypass>, output: Output, asked: &Asked<'_>) -> Invoked {
+    let mut invoked = Invoked::default();
+    let shown = settle(&events, &output, &mut invoked.counts);
+    pass((asked.events - shown) as u64, &mut invoked.counts);
+    if output.fates.iter().all(|fate| *fate != Fate::REPLACED) {
+        invoked.counts.derived = batch::event_count(&output.emitted) as u64;
+    }
+    let rejects = rejects(&events, &output, asked);
+    write_events(&batch::merge(events, bypass, output), asked.names, &mut invoked.lines);
+    invoked.lines.extend(rejects);
+    invoked
+}
+
+/// The answer of a writer.
+///
+/// # Errors
+/// When it does not fit its input.
+pub(super) fn of_writer(events: &Batch, written: Written, asked: &Asked<'_>) -> Result<Invoked, Breach> {
+    let Written { fates, rules, rejects: refused, rows, appends } = written;
+    let output = Output { names: Vec::new(), fates, rules, rejects: refused, emitted: batch::empty() };
+    batch::check_answer(events, &output)?;
+    let mut invoked = Invoked::default();
+    let shown = settle(events, &output, &mut invoked.counts);
+    leave((asked.events - shown) as u64, &mut invoked.counts);
+    rows.iter().try_for_each(|rows| write_rows(rows, &mut invoked.lines))?;
+    appends.iter().for_each(|append| write_append(append, &mut invoked.lines));
+    invoked.lines.extend(rejects(events, &output, asked));
+    Ok(invoked)
+}
+
+/// The answer of a fetcher. Its events are known to be sound.
+///
+/// # Errors
+/// When it does not account for every record.
+pub(super) fn of_fetcher(frames: &Frames, decoded: &Decoded, names: &Names) -> Result<Invoked, Breach> {
+    let mut invoked = Invoked::default();
+    let counts = &mut invoked.counts;
+    counts.entered = decoded.records.iter().map(|records| u64::from(*records)).sum();
+    counts.out = batch::event_count(&decoded.events) as u64;
+    counts.dead = decoded.rejects.len() as u64;
+    for dropped in &decoded.dropped {
+        *counts.dropped.entry(dropped.rule.clone()).or_default() += dropped.count;
+    }
+    if decoded.records.len() != frames.ends.len() || decoded.records.contains(&0) || !counts.balances() {
+        return Err(Breach("not every record of every frame is accounted for".to_owned()));
+    }
+    write_events(&decoded.events, names, &mut invoked.lines);
+    for reject in &decoded.rejects {
+        let part = reject.part.as_deref().map(Cow::Borrowed);
+        let record = part.unwrap_or_else(|| String::from_utf8_lossy(body::frame(frames, reject.frame as usize)));
+        write_reject(Fate::Dead, &reject.reason, "record", &json(&record), &mut invoked.lines);
+    }
+    Ok(invoked)
+}
+
+/// Counts events that pass by a stage.
+const fn pass(count: u64, counts: &mut Counts) {
+    counts.entered += count;
+    counts.out += count;
+}
+
+/// Counts events that a writer was not shown.
+fn leave(count: u64, counts: &mut Counts) {
+    if count > 0 {
+        counts.entered += count;
+        *counts.dropped.entry(NOT_WRITTEN.to_owned()).or_default() += count;
+    }
+}
+
+/// Counts events that the stage was shown, and says how many they are.
+fn settle(events: &Batch, output: &Output, counts: &mut Counts) -> usize {
+    let shown = batch::event_count(events);
+    counts.entered += shown as u64;
+    if output.fates.is_empty() {
+        counts.out += shown as u64;
+    }
+    for code in &output.fates {
+        match Fate::from_code(*code, output.rules.len()) {
+            Some(Fate::Duplicate) => counts.duplicate += 1,
+            Some(Fate::Late) => counts.late += 1,
+            Some(Fate::Dead) => counts.dead += 1,
+            Some(Fate::Dropped(rule)) => {
+                let rule = output.rules.get(usize::from(rule)).cloned().unwrap_or_default();
+                *counts.dropped.entry(rule).or_default() += 1;
+            }
+            Some(Fate::Out) | None => counts.out += 1,
+        }
+    }
+    shown
+}
+
+fn write_events(events: &Batch, names: &Names, lines: &mut Vec<u8>) {
+    for (group, at) in events_of(events) {
+        lines.extend_from_slice(batch::to_line(group, at, names).as_bytes());
+        lines.push(b'\n');
+    }
+}
+
+fn events_of(events: &Batch) -> impl Iterator<Item = (&Group, usize)> {
+    batch::elements(events).filter_map(|element| match element {
+        Element::Event { group, at } => Some((events.groups.get(group)?, at)),
+        Element::Mark(_) => None,
+    })
+}
+
+/// Lines of the events that are late or dead.
+fn rejects(events: &Batch, output: &Output, asked: &Asked<'_>) -> Vec<u8> {
+    let mut lines = Vec::new();
+    if !output.fates.iter().any(|fate| matches!(*fate, Fate::LATE | Fate::REJECT)) {
+        return lines;
+    }
+    let mut reasons = output.rejects.iter();
+    for ((group, at), fate) in events_of(events).zip(&output.fates) {
+        let (fate, reason) = match *fate {
+            Fate::LATE => (Fate::Late, Cow::Owned(late_reason(asked.watermark))),
+            Fate::REJECT => (Fate::Dead, reasons.next().map_or(Cow::Borrowed(""), reason_of)),
+            _ => continue,
+        };
+        write_reject(fate, &reason, "event", &batch::to_line(group, at, asked.names), &mut lines);
+    }
+    lines
+}
+
+fn reason_of(reject: &Reject) -> Cow<'_, str> {
+    Cow::Borrowed(&reject.reason)
+}
+
+fn late_reason(watermark: i64) -> String {
+    format!("its time was over for this stage: the watermark was {}", format_time(watermark, Unit::Milliseconds))
+}
+
+/// Writes the line of a record that is late or dead; `what` is JSON already.
+fn write_reject(fate: Fate, reason: &str, key: &str, what: &str, lines: &mut Vec<u8>) {
+    let fate = if fate == Fate::Late { "late" } else { "dead" };
+    let reason = json(reason);
+    let line = format!(r#"{{"kind":"reject","fate":"{fate}","reason":{reason},"{key}":{what}}}"#);
+    lines.extend_from_slice(line.as_bytes());
+    lines.push(b'\n');
+}
+
+fn write_rows(rows: &Rows, lines: &mut Vec<u8>) -> Result<(), Breach> {
+    let count = rows.columns.first().map_or(0, |column| cell_count(&column.cells));
+    if rows.columns.iter().any(|column| cell_count(&column.cells) != count) {
+        return Err(Breach(format!("the columns of rows for table {:?} differ in length", rows.table)));
+    }
+    let head = format!(r#"{{"kind":"row","table":{},"row":{{"#, json(&rows.table));
+    let keys: Vec<String> = rows.columns.iter().map(|column| json(&column.name)).collect();
+    for at in 0..count {
+        lines.extend_from_slice(head.as_bytes());
+        for (number, (key, Column { cells, .. })) in keys.iter().zip(&rows.columns).enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            let cell = format!("{comma}{key}:{}", json(&value(cells, at)));
+            lines.extend_from_slice(cell.as_bytes());
+        }
+        lines.extend_from_slice(b"}}\n");
+    }
+    Ok(())
+}
+
+fn value(cells: &Cells, at: usize) -> Value {
+    match cells {
+        Cells::Texts(texts) => Value::Text(texts.text(at).to_owned()),
+        Cells::Integers(cells) => cells.get(at).map_or(Value::Null, |cell| Value::Integer(*cell)),
+        Cells::Numbers(cells) => cells.get(at).map_or(Value::Null, |cell| Value::Number(Number(*cell))),
+        Cells::Times((cells, unit)) => {
+            cells.get(at).map_or(Value::Null, |cell| Value::Text(format_time(*cell, (*unit).into())))
+        }
+        Cells::Booleans(cells) => cells.get(at).map_or(Value::Null, |cell| Value::Boolean(*cell != 0)),
+    }
+}
+
+#[derive(Serialize)]
+struct AppendLine<'a> {
+    kind: &'static str,
+    path: &'a str,
+    header: Cow<'a, str>,
+    text: Cow<'a, str>,
+}
+
+fn write_append(append: &Append, lines: &mut Vec<u8>) {
+    let line = AppendLine {
+        kind: "append",
+        path: &append.path,
+        header: String::from_utf8_lossy(&append.header),
+        text: String::from_utf8_lossy(&append.bytes),
+    };
+    lines.extend_from_slice(json(&line).as_bytes());
+    lines.push(b'\n');
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> String {
+    // Texts, numbers and structs of them can always be written.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::KindSet;
+
+    fn events(names: &mut Names) -> Batch {
+        let lines = [1, 2, 3].map(|at| {
+            format!(r#"{{"kind":"trade","symbol":"X","time":"1970-01-01T00:00:0{at}Z","id":{at},"price":1}}"#)
+        });
+        batch::from_lines(lines.iter().map(String::as_bytes), None, names).unwrap()
+    }
+
+    fn output(fates: &[u8]) -> Output {
+        let rejects = fates.iter().enumerate().filter(|(_, fate)| **fate == Fate::REJECT);
+        Output {
+            names: Vec::new(),
+            fates: fates.to_vec(),
+            rules: vec!["odd".to_owned()],
+            rejects: rejects.map(|(at, _)| Reject { position: at as u32, reason: "\"bad\"".to_owned() }).collect(),
+            emitted: batch::empty(),
+        }
+    }
+
+    fn values(lines: &[u8]) -> Vec<serde_json::Value> {
+        serde_json::Deserializer::from_slice(lines).into_iter().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn every_event_is_counted_and_what_was_refused_is_told() {
+        let mut names = Names::default();
+        let events = events(&mut names);
+        let asked = Asked { events: 3, watermark: 0, names: &names };
+        let invoked = of_stage(events.clone(), None, output(&[Fate::LATE, Fate::FORWARD, Fate::REJECT]), &asked);
+        assert!(invoked.counts.balances());
+        assert_eq!((invoked.counts.entered, invoked.counts.out), (3, 1));
+        let lines = values(&invoked.lines);
+        assert_eq!(lines[0]["id"], 2);
+        assert_eq!((&lines[1]["kind"], &lines[1]["fate"], &lines[1]["event"]["id"]), (&"reject".into(), &"late".into(), &1.into()));
+        assert_eq!((&lines[2]["reason"], &lines[2]["event"]["id"]), (&"\"bad\"".into(), &3.into()));
+        let invoked = of_stage(events, None, output(&[2, 16, 16]), &asked);
+        assert!(invoked.counts.balances());
+        assert_eq!((invoked.counts.duplicate, invoked.counts.dropped["odd"], invoked.lines.len()), (1, 2, 0));
+    }
+
+    #[test]
+    fn what_a_stage_does_not_take_passes_by_it_and_leaves_at_a_writer() {
+        let mut names = Names::default();
+        let events = events(&mut names);
+        let (none, bypass) = batch::select(events.clone(), KindSet::default());
+        let whole = batch::rejoin(none, bypass);
+        let invoked = of_untouched(&whole, Role::Stage, &names);
+        assert_eq!((invoked.counts.out, values(&invoked.lines).len()), (3, 3));
+        let invoked = of_untouched(&whole, Role::Writer, &names);
+        assert_eq!((invoked.counts.dropped[NOT_WRITTEN], invoked.lines.len()), (3, 0));
+        assert!(invoked.counts.balances());
+    }
+
+    #[test]
+    fn rows_and_appends_are_lines() {
+        let column = |name: &str, cells| Column { name: name.to_owned(), cells };
+        let columns = vec![
+            column("price", Cells::Numbers(vec![61837.63, f64::NAN])),
+            column("time", Cells::Times((vec![0, 1], crate::contract::TimeUnit::Seconds))),
+            column("final", Cells::Booleans(vec![1, 0])),
+        ];
+        let mut rows = Rows { table: "bars".to_owned(), key_columns: 1, columns };
+        let mut lines = Vec::new();
+        write_rows(&rows, &mut lines).unwrap();
+        let append = Append { path: "a.csv".to_owned(), header: b"x\n".to_vec(), bytes: b"1\n".to_vec() };
+        write_append(&append, &mut lines);
+        let lines = String::from_utf8(lines).unwrap();
+        let expected = r#"{"kind":"row","table":"bars","row":{"price":61837.63,"time":"1970-01-01T00:00:00Z","final":true}}
+{"kind":"row","table":"bars","row":{"price":null,"time":"1970-01-01T00:00:00Z","final":false}}
+{"kind":"append","path":"a.csv","header":"x\n","text":"1\n"}
+"#;
+        assert_eq!(lines, expected);
+        rows.columns.push(column("odd", Cells::Integers(vec![1])));
+        assert!(write_rows(&rows, &mut Vec::new()).is_err());
+    }
+}

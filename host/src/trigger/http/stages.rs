@@ -1,0 +1,84 @@
+//! Calls of one stage by itself.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    extract::{Path, Request, State},
+    http::{HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+
+use super::{
+    Api,
+    admit::Parameters,
+    problem::{Problem, What},
+};
+use crate::{
+    metrics::Outcome,
+    pipeline::{InvokeError, InvokeOptions, Invoked},
+};
+
+/// What JSON lines are called.
+pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Invocation {
+    session: Option<String>,
+    format: Option<String>,
+}
+
+pub(super) async fn invoke(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Parameters(Invocation { session, format }): Parameters<Invocation>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Some(stage) = api.stages.get(&name) else {
+        let known = api.stages.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        return Err(Problem::new(What::UnknownStage, format!("stage {name:?} is none of {known}")));
+    };
+    let body = api.body_room.read(request).await?;
+    let started = Instant::now();
+    // No receive time: the answer depends on what was sent alone.
+    let options = InvokeOptions { format, session, received: None };
+    let answer = stage.invoker.invoke(&body.bytes, &options).await;
+    stage.metrics.observe(outcome(&answer), started.elapsed());
+    answer.map(respond).map_err(problem)
+}
+
+fn respond(invoked: Invoked) -> Response {
+    let counts = &invoked.counts;
+    let count = |name, count: u64| (HeaderName::from_static(name), HeaderValue::from(count));
+    let headers = [
+        (header::CONTENT_TYPE, NDJSON),
+        count("tapeline-in", counts.entered),
+        count("tapeline-out", counts.out),
+        count("tapeline-duplicate", counts.duplicate),
+        count("tapeline-late", counts.late),
+        count("tapeline-dropped", counts.dropped.values().sum()),
+        count("tapeline-dead", counts.dead),
+    ];
+    (headers, invoked.lines).into_response()
+}
+
+const fn outcome(answer: &Result<Invoked, InvokeError>) -> Outcome {
+    match answer {
+        Ok(_) => Outcome::Answered,
+        Err(InvokeError::BadBody { .. } | InvokeError::BadSession(_)) => Outcome::Refused,
+        Err(InvokeError::Fault(_)) => Outcome::Failed,
+        Err(InvokeError::TooMany(_) | InvokeError::Busy) => Outcome::TurnedAway,
+    }
+}
+
+fn problem(error: InvokeError) -> Problem {
+    let what = match &error {
+        InvokeError::BadBody { .. } => What::BadBody,
+        InvokeError::BadSession(_) => What::BadParameter,
+        InvokeError::Fault(_) => What::StageFault,
+        InvokeError::TooMany(_) => What::TooManySessions,
+        InvokeError::Busy => What::Busy,
+    };
+    Problem::new(what, error.to_string())
+}

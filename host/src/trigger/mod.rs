@@ -1,0 +1,3 @@
+//! What sets stages and pipelines to work from outside.
+
+pub mod http;

@@ -1,0 +1,4 @@
+//! What the benchmarks compare.
+
+pub mod chain;
+pub mod plain;

@@ -1,0 +1,210 @@
+//! Benchmarks: the same job on the same input, in one run, four ways.
+//!
+//! `cargo xtask bench [--events N] [--json FILE]`. Each way runs in a process of its own, so that CPU time and peak
+//! memory are its own. The figures of one run can be compared with each other; those of two runs cannot.
+
+#![allow(clippy::print_stdout, reason = "it prints its results")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use nix::sys::resource::{UsageWho, getrusage};
+use serde::{Deserialize, Serialize};
+use tapeline::pipeline::spec::Pipeline;
+use tapeline_tests::{
+    bench::{chain, plain},
+    program::{self, SpawnQuietly},
+};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    way: Option<Way>,
+    /// Trades of the input.
+    #[arg(long, default_value_t = 1_000_000, global = true)]
+    events: u64,
+    /// Where the results are kept.
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+    /// The input, written by the first process.
+    #[arg(long, hide = true, global = true)]
+    market: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum Way {
+    /// The stages as native code, in memory: the limit.
+    Native,
+    /// One native function with serde_json.
+    Plain,
+    /// The stages as components, in memory.
+    Wasm,
+    /// `tapeline run`, bars and alarms stored.
+    RunBars,
+    /// `tapeline run`, every trade a row and a line of CSV as well.
+    RunAll,
+    /// `tapeline run`, every trade a row as well.
+    RunRows,
+}
+
+/// What one way took.
+#[derive(Serialize, Deserialize)]
+struct Figures {
+    way: String,
+    events: u64,
+    seconds: f64,
+    cpu_seconds: f64,
+    events_per_second: f64,
+    events_per_cpu_second: f64,
+    ns_per_event: f64,
+    peak_mib: f64,
+    stages_ns_per_event: Vec<(String, f64)>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match (arguments.way, &arguments.market) {
+        (Some(way), Some(market)) => {
+            println!("{}", serde_json::to_string(&measure(way, market, arguments.events)?)?);
+            Ok(())
+        }
+        _ => compare(&arguments),
+    }
+}
+
+fn compare(arguments: &Arguments) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let market = folder.path().join("market.txt");
+    chain::write_market(&market, arguments.events)?;
+    let mut all = Vec::new();
+    println!("{:<10} {:>12} {:>14} {:>10} {:>9} {:>9}", "way", "events/s", "events/CPU s", "ns/event", "CPU s", "peak MiB");
+    for way in ["native", "plain", "wasm", "run-bars", "run-rows", "run-all"] {
+        let output = Command::new(std::env::current_exe()?)
+            .args([way, "--events", &arguments.events.to_string(), "--market"])
+            .arg(&market)
+            .stderr(Stdio::inherit())
+            .output()?;
+        if !output.status.success() {
+            bail!("{way}: {}", output.status);
+        }
+        let figures: Figures = serde_json::from_slice(&output.stdout).with_context(|| format!("read {way}"))?;
+        println!(
+            "{way:<10} {:>12.0} {:>14.0} {:>10.0} {:>9.2} {:>9.0}",
+            figures.events_per_second,
+            figures.events_per_cpu_second,
+            figures.ns_per_event,
+            figures.cpu_seconds,
+            figures.peak_mib
+        );
+        for (stage, ns) in &figures.stages_ns_per_event {
+            println!("  {stage:<12} {ns:>8.0} ns/event");
+        }
+        all.push(figures);
+    }
+    let speed = |way: &str| all.iter().find(|figures| figures.way == way).map_or(f64::NAN, |f| f.events_per_cpu_second);
+    println!("wasm / native {:.2}, wasm / plain {:.2}", speed("wasm") / speed("native"), speed("wasm") / speed("plain"));
+    println!("start-up: first row {:.0} ms after a warm start", first_row_ms(folder.path())?);
+    std::fs::write(&arguments.json, serde_json::to_vec_pretty(&all)?)?;
+    println!("kept in {}", arguments.json.display());
+    Ok(())
+}
+
+fn measure(way: Way, market: &Path, events: u64) -> Result<Figures> {
+    let folder = tempfile::tempdir()?;
+    let bars = |text: &str| {
+        let text = text.replace(r#"tables = ["trades", "bars", "averages", "alarms"]"#, r#"tables = ["bars", "alarms"]"#);
+        text.replace(r#"objects = ["trades", "bars"]"#, r#"objects = ["bars"]"#)
+    };
+    let rows = |text: &str| text.replace(r#"objects = ["trades", "bars"]"#, r#"objects = ["bars"]"#);
+    let pipeline = std::fs::read_to_string(program::bitcoin_pipeline())?;
+    let file = folder.path().join("pipeline.toml");
+    let who = match way {
+        Way::RunAll | Way::RunBars | Way::RunRows => UsageWho::RUSAGE_CHILDREN,
+        _ => UsageWho::RUSAGE_SELF,
+    };
+    let text = match way {
+        Way::RunAll => pipeline,
+        Way::RunRows => rows(&pipeline),
+        _ => bars(&pipeline),
+    };
+    std::fs::write(&file, text)?;
+    let spec = Pipeline::load(&file)?;
+    let (name, cpu_before);
+    let mut stages = Vec::new();
+    let started;
+    let seconds = match way {
+        Way::Native | Way::Wasm => {
+            let chunks = chain::read_market(market)?;
+            let chain = if matches!(way, Way::Native) { chain::native_stages(&spec) } else { chain::wasm_stages(&spec)? };
+            name = if matches!(way, Way::Native) { "native" } else { "wasm" };
+            cpu_before = cpu_seconds(who)?;
+            let took = chain::run(&spec, chain, &chunks)?;
+            stages = took.stages.iter().map(|(name, time)| (name.clone(), ns_each(time.as_secs_f64(), events))).collect();
+            took.total.as_secs_f64()
+        }
+        Way::Plain => {
+            let chunks = chain::read_market(market)?;
+            name = "plain";
+            cpu_before = cpu_seconds(who)?;
+            started = Instant::now();
+            let result = plain::run(chunks.iter().flat_map(|frames| {
+                let starts = std::iter::once(0).chain(frames.ends.iter().copied());
+                starts.zip(&frames.ends).map(|(start, end)| &frames.bytes[start as usize..*end as usize])
+            }));
+            anyhow::ensure!(result.trades > 0 && !result.bars.is_empty(), "nothing came of it: {result:?}");
+            started.elapsed().as_secs_f64()
+        }
+        Way::RunAll | Way::RunBars | Way::RunRows => {
+            name = match way {
+                Way::RunAll => "run-all",
+                Way::RunRows => "run-rows",
+                _ => "run-bars",
+            };
+            cpu_before = cpu_seconds(who)?;
+            started = Instant::now();
+            let run = program::run(&file, &[market], &folder.path().join("data"))?;
+            anyhow::ensure!(run.code == 0, "exit code {}: {}", run.code, run.errors);
+            started.elapsed().as_secs_f64()
+        }
+    };
+    let cpu = cpu_seconds(who)? - cpu_before;
+    Ok(Figures {
+        way: name.to_owned(),
+        events,
+        seconds,
+        cpu_seconds: cpu,
+        events_per_second: events as f64 / seconds,
+        events_per_cpu_second: events as f64 / cpu,
+        ns_per_event: ns_each(cpu, events),
+        peak_mib: getrusage(who)?.max_rss() as f64 / 1024.0,
+        stages_ns_per_event: stages,
+    })
+}
+
+fn ns_each(seconds: f64, events: u64) -> f64 {
+    seconds * 1e9 / events.max(1) as f64
+}
+
+fn cpu_seconds(who: UsageWho) -> Result<f64> {
+    let usage = getrusage(who)?;
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+/// How long a warm start takes until the first row can be read.
+fn first_row_ms(folder: &Path) -> Result<f64> {
+    let market = folder.join("short.txt");
+    chain::write_market(&market, 1_000)?;
+    let data = folder.join("first");
+    let started = Instant::now();
+    let arguments = program::run_arguments(&program::bitcoin_pipeline(), &[&market], &data);
+    let mut child = Command::new(program::path()).args(arguments).spawn_quietly()?;
+    let status = child.wait()?;
+    anyhow::ensure!(status.success(), "{status}");
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
