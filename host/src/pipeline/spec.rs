@@ -16,7 +16,7 @@ use std::{
 };
 
 use document::Document;
-use raw::{Raw, RawCommit, RawSource, RawStage, RawWatermark, SourceType};
+use raw::{Raw, RawCommit, RawSource, RawSpan, RawStage, RawWatermark, SourceType};
 use tapeline_events::Span;
 
 use crate::{
@@ -282,7 +282,7 @@ fn to_json(document: &Document, key: &str, value: toml::Value) -> Result<serde_j
     })
 }
 
-fn resolve_span(document: &Document, key: &str, span: Span, least: Span) -> Result<Duration> {
+fn resolve_span(document: &Document, key: &str, RawSpan(span): RawSpan, least: Span) -> Result<Duration> {
     if (least..=SPAN_MAX).contains(&span) {
         return Ok(Duration::from_nanos(span.0));
     }

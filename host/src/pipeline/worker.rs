@@ -99,6 +99,11 @@ impl<S: Store> Worker<S> {
         &self.store
     }
 
+    /// The store, without the worker; what is not committed is void.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
     /// How far the worker has come, what is not committed yet included.
     pub const fn progress(&self) -> &Progress {
         &self.progress

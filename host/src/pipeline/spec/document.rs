@@ -18,6 +18,13 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What an error shows of a line or value; more would hide what is said about it.
 const SHOWN_CHARS_MAX: usize = 80;
 
+/// What serde expects in its own words, and in those of a file.
+const TYPE_WORDS: [(&str, &str); 3] = [
+    ("expected u64", "expected a whole number >= 0"),
+    ("expected f64", "expected a number"),
+    ("expected a map", "expected a table"),
+];
+
 /// A TOML file.
 #[derive(Clone, Debug)]
 pub(super) struct Document {
@@ -73,9 +80,10 @@ impl Document {
     fn type_error(&self, error: &toml::de::Error) -> Error {
         let span = error.span().unwrap_or(0..0);
         let key = self.root().map_or_else(String::new, |root| key_at(&root, &span));
+        let what = TYPE_WORDS.iter().fold(error.message().to_owned(), |what, (from, to)| what.replace(from, to));
         match self.shown_key(&key).as_str() {
-            "" => self.error(span.start, error.message()),
-            key => self.error(span.start, &format!("{key}: {}", error.message())),
+            "" => self.error(span.start, &what),
+            key => self.error(span.start, &format!("{key}: {what}")),
         }
     }
 

@@ -6,6 +6,20 @@ use tapeline_events::Span;
 const MILLISECOND_NS: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000 * MILLISECOND_NS;
 
+/// A duration. The error for what is not even a text tells how to write one.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub(super) struct RawSpan(pub(super) Span);
+
+impl TryFrom<toml::Value> for RawSpan {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        let wrong = format!("{value} is not a duration such as \"5m\", \"250ms\" or \"1h 30m\"");
+        value.try_into().map(Self).map_err(|_: toml::de::Error| wrong)
+    }
+}
+
 /// A pipeline file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +51,7 @@ pub(super) struct RawSource {
 
 /// `source.type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub(super) enum SourceType {
     /// Nothing but HTTP and files.
     #[default]
@@ -46,14 +60,26 @@ pub(super) enum SourceType {
     Simulator,
 }
 
+impl TryFrom<String> for SourceType {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "none" => Ok(Self::None),
+            "simulator" => Ok(Self::Simulator),
+            _ => Err(format!("{text:?} instead of \"none\" or \"simulator\"")),
+        }
+    }
+}
+
 /// `[watermark]`.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawWatermark {
-    pub(super) delay: Span,
-    pub(super) every: Span,
-    pub(super) max_future: Span,
-    pub(super) idle: Span,
+    pub(super) delay: RawSpan,
+    pub(super) every: RawSpan,
+    pub(super) max_future: RawSpan,
+    pub(super) idle: RawSpan,
 }
 
 impl Default for RawWatermark {
@@ -61,10 +87,10 @@ impl Default for RawWatermark {
     /// that are kept by NTP differ by far less than ten seconds, and a market that is silent for five is quiet.
     fn default() -> Self {
         Self {
-            delay: Span(SECOND_NS),
-            every: Span(SECOND_NS),
-            max_future: Span(10 * SECOND_NS),
-            idle: Span(5 * SECOND_NS),
+            delay: RawSpan(Span(SECOND_NS)),
+            every: RawSpan(Span(SECOND_NS)),
+            max_future: RawSpan(Span(10 * SECOND_NS)),
+            idle: RawSpan(Span(5 * SECOND_NS)),
         }
     }
 }
@@ -73,7 +99,7 @@ impl Default for RawWatermark {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawCommit {
-    pub(super) every: Span,
+    pub(super) every: RawSpan,
     pub(super) records: u64,
 }
 
@@ -81,7 +107,7 @@ impl Default for RawCommit {
     /// What a page shows is a fifth of a second old at most; 20,000 events make a sync of the disk, some milliseconds,
     /// cheap for each of them.
     fn default() -> Self {
-        Self { every: Span(200 * MILLISECOND_NS), records: 20_000 }
+        Self { every: RawSpan(Span(200 * MILLISECOND_NS)), records: 20_000 }
     }
 }
 
@@ -92,7 +118,7 @@ pub(super) struct RawStage {
     pub(super) name: String,
     pub(super) component: Option<String>,
     pub(super) memory_mib: Option<u64>,
-    pub(super) time_per_batch: Option<Span>,
+    pub(super) time_per_batch: Option<RawSpan>,
     #[serde(default)]
     pub(super) settings: toml::Table,
 }

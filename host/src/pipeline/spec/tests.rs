@@ -81,19 +81,27 @@ const WRONG: &[(&str, &str)] = &[
     ),
     // Types.
     ("name = 1", "1: name: invalid type: integer `1`, expected a string"),
-    ("name = \"x\"\n\n[commit]\nrecords = \"many\"", "4: commit.records: invalid type: string \"many\", expected u64"),
-    ("name = \"x\"\n[commit]\nrecords = -1", "3: commit.records: invalid value: integer `-1`, expected u64"),
+    (
+        "name = \"x\"\n\n[commit]\nrecords = \"many\"",
+        "4: commit.records: invalid type: string \"many\", expected a whole number >= 0",
+    ),
+    (
+        "name = \"x\"\n[commit]\nrecords = -1",
+        "3: commit.records: invalid value: integer `-1`, expected a whole number >= 0",
+    ),
     (
         "name = \"x\"\n[[stages]]\nname = \"a\"\nsettings = 1",
-        "4: stages.a.settings: invalid type: integer `1`, expected a map",
+        "4: stages.a.settings: invalid type: integer `1`, expected a table",
     ),
-    (
-        "name = \"x\"\n[source]\ntype = \"nats\"",
-        "3: source.type: unknown variant `nats`, expected `none` or `simulator`",
-    ),
+    ("name = \"x\"\n[source]\ntype = \"nats\"", "3: source.type: \"nats\" instead of \"none\" or \"simulator\""),
     (
         "name = \"x\"\n[source]\ntype = \"simulator\"\nsymbols = [\"A\",\n 2]",
         "5: source.symbols[1]: invalid type: integer `2`, expected a string",
+    ),
+    ("name = \"x\"\n[source]\ntype = 5", "3: source.type: invalid type: integer `5`, expected a string"),
+    (
+        "name = \"x\"\nwatermark = { delay = 5 }",
+        "2: watermark.delay: 5 is not a duration such as \"5m\", \"250ms\" or \"1h 30m\"",
     ),
     // Values.
     ("name = \"Bitcoin trades\"", "1: name: \"Bitcoin trades\" instead of 1 to 60 of a-z, 0-9 and -"),

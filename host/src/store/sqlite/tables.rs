@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Rows that are sorted at a time: each is kept in some 200 bytes until it is put.
-const ROWS_AT_ONCE: usize = 32 * 1024;
+const ROWS_AT_ONCE: usize = 64 * 1024;
 
 /// Puts rows into their tables, in place of those with the same key, within the caller's transaction. Of rows with one
 /// key the last stays.
@@ -61,7 +61,7 @@ fn put_runs(conn: &Connection, runs: &[&Rows]) -> Result<()> {
         layout.check(rows)?;
         for at in 0..check_cells(rows)? {
             waiting.push(rows, at);
-            if waiting.count == std::env::var("WINDOW").map_or(ROWS_AT_ONCE, |w| w.parse().unwrap()) {
+            if waiting.count == ROWS_AT_ONCE {
                 waiting.put(&mut statement, &layout)?;
             }
         }
