@@ -76,9 +76,10 @@ impl Objects for FolderObjects {
             for tail in tails {
                 files.push(self.write(tail, &mut folders).doing(|| format!("write object {}", tail.path))?);
             }
-            flush(&files).doing(|| "flush objects".to_owned())?;
+            at_once(&files, File::sync_data).doing(|| "flush objects".to_owned())?;
         }
-        folders.iter().try_for_each(|folder| sync_folder(folder).doing(|| format!("flush folder {}", folder.display())))
+        let folders: Vec<_> = folders.into_iter().collect();
+        at_once(&folders, |folder| sync_folder(folder)).doing(|| "flush folders of objects".to_owned())
     }
 
     fn cut(&mut self, path: &ObjectPath, length: u64) -> Result<()> {
@@ -100,15 +101,18 @@ impl Objects for FolderObjects {
     }
 }
 
-fn flush(files: &[File]) -> io::Result<()> {
-    let flush = |files: &[File]| files.iter().try_for_each(File::sync_data);
+/// Flushes files, many at the same time.
+fn at_once<T: Sync>(files: &[T], flush: fn(&T) -> io::Result<()>) -> io::Result<()> {
     let share = files.len().div_ceil(FLUSHES_AT_ONCE);
+    // Few files are flushed before threads are up.
     if share <= 1 {
-        return flush(files);
+        return files.iter().try_for_each(flush);
     }
     std::thread::scope(|scope| {
-        let flush = |files| std::thread::Builder::new().spawn_scoped(scope, move || flush(files));
-        let flushing = files.chunks(share).map(flush).collect::<io::Result<Vec<_>>>()?;
+        let start = |files: &'_ [T]| {
+            std::thread::Builder::new().spawn_scoped(scope, move || files.iter().try_for_each(flush))
+        };
+        let flushing = files.chunks(share).map(start).collect::<io::Result<Vec<_>>>()?;
         let panicked = |_| Err(io::Error::other("the flushing thread panicked"));
         flushing.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
     })
