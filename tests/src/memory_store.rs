@@ -25,6 +25,13 @@ pub struct MemoryStore {
     pub written: Option<Vec<Commit>>,
 }
 
+impl MemoryStore {
+    /// A store that keeps what is written, too.
+    pub fn keeping() -> Self {
+        Self { written: Some(Vec::new()), ..Self::default() }
+    }
+}
+
 fn nothing_here<T>() -> Result<T> {
     Err(Error::new(Kind::Internal, "use a store in memory for what it is not made for"))
 }

@@ -29,7 +29,7 @@ name = "write"
 "#;
 
 /// Trades of the recording: with the simulator's usual seed some of them are sent twice.
-const TRADES: usize = 5_000;
+const TRADES: usize = 20_000;
 const EXIT_WRONG: i32 = 2;
 const EXIT_DEAD_LETTERS: i32 = 3;
 
@@ -131,11 +131,13 @@ fn what_is_wrong_is_named_and_ends_with_2() {
     let place = Place::new();
     place.write("unknown.toml", &PIPELINE.replace("format", "fromat"));
     place.write("setting.toml", &format!("{PIPELINE}[stages.settings]\nsample = \"often\"\n"));
-    let cases: [(&[&str], &[&str]); 9] = [
+    place.write("order.toml", &PIPELINE.replace("\"write\"", "\"enrich\""));
+    let cases: [(&[&str], &[&str]); 10] = [
         (&["fly"], &["fly"]),
         (&["run", "missing.toml"], &["missing.toml"]),
         (&["run", "unknown.toml"], &["unknown.toml:5", "fromat"]),
         (&["check", "setting.toml"], &["setting.toml:16", "stages.write.settings.sample", "often"]),
+        (&["check", "order.toml"], &["enrich", "writer", "stage"]),
         (&["check", "small.toml", "--components", "nowhere"], &["nowhere/fetch.wasm"]),
         (&["run", "small.toml", "--input", "missing.ndjson"], &["missing.ndjson"]),
         (&["query", "trades", "--data", "nowhere"], &["nowhere"]),

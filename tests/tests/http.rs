@@ -1,5 +1,7 @@
 //! The HTTP interface of a live pipeline, as a client sees it: every route, over a socket.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "it is all a test")]
+
 use std::{
     io::{BufRead, BufReader},
     path::Path,
@@ -75,6 +77,7 @@ impl Server {
         let live = Live::start(LiveOptions {
             pipeline,
             components,
+            data: folder.path().to_owned(),
             store: SqliteStore::open(folder.path()).unwrap(),
             observer: Box::new(metrics.clone()),
             with_source: false,
@@ -120,6 +123,12 @@ impl Server {
 
     fn post(&self, path: &str, body: &str) -> Answer {
         answer(self.client.post(format!("{}{path}", self.base)).send(body).unwrap())
+    }
+
+    /// Rows in the table of trades, which is not there before the first one.
+    fn rows(&self) -> usize {
+        let answer = self.get("/tables/trades?format=ndjson");
+        if answer.status == 200 { answer.lines().len() } else { 0 }
     }
 
     fn wait_for(&self, what: &str, mut is_done: impl FnMut(&Self) -> bool) {
@@ -194,7 +203,8 @@ fn a_watermark_reaches_only_the_call_that_it_is_in() {
 #[test]
 fn a_session_keeps_the_state_of_a_stage() {
     let server = Server::chain();
-    let call = |session: &str, ids: &[u64]| server.post(&format!("/stages/dedup/invoke?session={session}"), &lines(ids));
+    let call =
+        |session: &str, ids: &[u64]| server.post(&format!("/stages/dedup/invoke?session={session}"), &lines(ids));
     assert_eq!(call("a", &[1, 2]).count("out"), 2);
     assert_eq!(call("b", &[1]).count("out"), 1);
     assert_eq!((call("a", &[1, 2, 3]).text, call("a", &[4]).text), (lines(&[3]), lines(&[4])));
@@ -219,7 +229,10 @@ fn frames_go_in_and_rows_come_out() {
     let decoded = server.post("/stages/fetch/invoke?format=binance", &body);
     assert_eq!((decoded.count("in"), decoded.count("out"), decoded.count("dead")), (2, 1, 1), "{}", decoded.text);
     let found = decoded.lines();
-    assert_eq!((&found[0]["price"], &found[0]["received"]), (&json!(61837.63), &json!("2024-08-08T23:54:15.400000000Z")));
+    assert_eq!(
+        (&found[0]["price"], &found[0]["received"]),
+        (&json!(61837.63), &json!("2024-08-08T23:54:15.400000000Z"))
+    );
     assert_eq!((&found[1]["kind"], &found[1]["record"]), (&json!("reject"), &json!("not a frame")));
     let written = server.post("/stages/write/invoke", &lines(&[1]));
     let found = written.lines();
@@ -237,15 +250,17 @@ fn events_are_stored_processed_and_read_back() {
     assert_eq!((sent.status, sent.json()), (202, json!({"accepted": 5, "last": 5})));
     let array = format!("[{}]", trade(91));
     assert_eq!(server.post("/pipelines/p/events", &array).json()["last"].as_u64().map(|last| last > 5), Some(true));
-    server.wait_for("five rows", |server| server.get("/tables/trades?format=ndjson").lines().len() == 4);
+    server.wait_for("four rows", |server| server.rows() == 4);
 
     let first = BufReader::new(watched.into_body().into_reader()).lines().next().unwrap().unwrap();
     assert_eq!(serde_json::from_str::<Value>(&first).unwrap()["id"], 1);
     assert!(server.get("/tables").json().as_array().unwrap().contains(&json!("trades")));
-    let csv = server.get("/tables/trades?format=csv&symbol=S%3AX&from=2024-08-08T12:00:02Z&to=2024-08-08T12:01:31Z");
-    let plain = server.get("/tables/trades?format=csv&limit=2");
-    assert!(csv.text.starts_with("symbol,time,id,price,size,source\n"), "{}", csv.text);
-    assert_eq!(plain.text.lines().count(), 3, "{}", plain.text);
+    let between = "from=2024-08-08T12:00:02Z&to=2024-08-08T12:01:31Z";
+    let csv = server.get(&format!("/tables/trades?format=csv&symbol=X&{between}")).text;
+    assert_eq!(csv.lines().next(), Some("symbol,time,id,price,size,source"));
+    assert_eq!(csv.lines().filter_map(|line| line.split(',').nth(2)).collect::<Vec<_>>(), ["id", "2", "90"]);
+    assert_eq!(server.get("/tables/trades?format=csv&symbol=Y").text.lines().count(), 1);
+    assert_eq!(server.get("/tables/trades?limit=2").json().as_array().unwrap().len(), 2);
     assert_eq!(server.get("/tables/trades").json().as_array().unwrap().len(), 4);
     assert_eq!(server.get("/tables/nothing").problem(), "unknown-table");
 
@@ -260,6 +275,18 @@ fn events_are_stored_processed_and_read_back() {
     assert!(metrics.contains("tapeline_events_duplicate_total{stage=\"dedup\"} 1\n"), "{metrics}");
     assert!(server.get("/readyz").json()["watermark"].is_string());
     server.stop();
+}
+
+#[test]
+fn a_quiet_pipeline_closes_its_bars_and_goes_on() {
+    let server = Server::chain();
+    server.post("/pipelines/p/events", &lines(&[1]));
+    server.wait_for("the first row", |server| server.rows() == 1);
+    let watermark = |server: &Server| server.get("/readyz").json()["watermark"].as_str().map(str::to_owned);
+    let before = watermark(&server);
+    server.wait_for("the clock to move the watermark", |server| watermark(server) > before);
+    server.post("/pipelines/p/events", &lines(&[59]));
+    server.wait_for("the second row", |server| server.rows() == 2);
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn cell(cells: &tapeline::contract::Cells, at: usize) -> String {
 }
 
 fn run(stages: Vec<Box<dyn Blueprint>>, pipeline: &Pipeline, chunks: &[Frames], records_max: usize) -> Result<MemoryStore> {
-    let store = MemoryStore { written: Some(Vec::new()), ..MemoryStore::default() };
+    let store = MemoryStore::keeping();
     let segment = Segment::new(stages, watermark_settings(pipeline), Box::new(NoTap), &store)?;
     let commit = CommitSettings { every: Duration::from_secs(3_600), records_max };
     let mut worker = Worker::new(segment, store, commit, Box::new(Silent))?;

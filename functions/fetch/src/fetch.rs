@@ -48,7 +48,7 @@ impl Decoder for Fetch {
 /// finds what is wrong in parts that the decoder passes over.
 #[inline]
 fn with_text(frame: Frame<'_>, out: &mut Decoded, decode: impl FnOnce(&str, &mut Decoded)) {
-    match std::str::from_utf8(frame.bytes) {
+    match simdutf8::compat::from_utf8(frame.bytes) {
         Ok(text) if text.trim_ascii().is_empty() => out.drop(EMPTY, None, day(frame.received)),
         Ok(text) => decode(text, out),
         Err(error) => {

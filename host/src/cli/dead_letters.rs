@@ -18,9 +18,9 @@ use crate::{
 
 /// Letters that are in memory at once. One has up to a mebibyte, most a few hundred bytes.
 const PAGE_LETTERS: u64 = 100;
-/// Characters of a reason in the list. `show` has all of it.
-const REASON_CHARS_MAX: usize = 100;
-const COLUMNS: [&str; 8] = ["id", "aside", "stage", "symbol", "time", "redriven", "origin", "reason"];
+/// Characters of a reason in the list, so that a line of it fits a wide terminal. `show` has all of it.
+const REASON_CHARS_MAX: usize = 80;
+const COLUMNS: [&str; 7] = ["id", "aside", "stage", "symbol", "time", "redriven", "reason"];
 
 /// List, show and redrive the records that could not be used
 #[derive(Args)]
@@ -187,7 +187,6 @@ fn line(letter: &DeadLetter) -> [Value; COLUMNS.len()] {
         Value::Text(letter.symbol.clone()),
         letter.time.map_or(Value::Null, |time| Value::Text(time_text(time))),
         Value::Boolean(letter.is_redriven),
-        Value::Text(letter.origin.clone()),
         Value::Text(reason),
     ]
 }

@@ -8,6 +8,9 @@ use crate::error::{Error, Kind, Result};
 /// Lines of causes below an error. What is behind them goes on in the last one.
 const CAUSE_LINES_MAX: usize = 2;
 
+/// What an error of a file says when nobody has said which. Behind one that does it says nothing.
+const ANY_FILE: &str = "read or write a file";
+
 /// What a command that has come to its end says by its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -48,7 +51,7 @@ fn describe(error: &Error) -> String {
     while let Some(error) = cause {
         let message = error.to_string();
         // Some libraries repeat the cause in the text of the effect.
-        if !said.contains(&message) {
+        if message != ANY_FILE && !said.contains(&message) {
             let before = if lines < CAUSE_LINES_MAX { "\n  because: " } else { ": " };
             let _ = write!(text, "{before}{message}");
             lines += 1;
@@ -83,6 +86,13 @@ mod tests {
     fn a_place_in_a_file_stands_first() {
         let error = Error::invalid("pipelines/x.toml:3: name: a name is missing");
         assert_eq!(describe(&error), "error: pipelines/x.toml:3: name: a name is missing\n");
+    }
+
+    #[test]
+    fn a_file_is_told_once() {
+        let missing: Result<(), std::io::Error> = Err(std::io::Error::other("no such file"));
+        let error = missing.doing(|| "read pipeline x.toml".to_owned()).unwrap_err();
+        assert_eq!(describe(&error), "error: failed to read pipeline x.toml\n  because: no such file\n");
     }
 
     #[test]

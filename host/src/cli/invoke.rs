@@ -21,8 +21,8 @@ const INPUT_BYTES_MAX: u64 = 64 << 20;
 /// Call one stage with the events on standard input, and write what it answers
 #[derive(Args)]
 #[command(after_help = "\
-Reads JSON lines or a JSON array (for fetch: frames, one a line) and writes JSON lines: what goes on, then a line of kind
-`reject` for each record that is late or dead. Nothing is stored. What became of the records is on standard error.
+Reads JSON lines or a JSON array (for fetch: frames, one a line) and writes JSON lines: what goes on, then a line of
+kind `reject` for each record that is late or dead. Nothing is stored. What became of the records is on standard error.
 
 Examples:
   tapeline invoke dedup < events.ndjson

@@ -50,23 +50,18 @@ struct Cli {
     command: Command,
 }
 
+/// What all commands have.
 #[derive(Args)]
+#[command(next_help_heading = "General options")]
 struct Globals {
     /// Folder of the components [default: beside the program, or ../target/components from the pipeline file]
-    #[arg(long, global = true, value_name = "DIR", env = "TAPELINE_COMPONENTS", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "DIR", env = "TAPELINE_COMPONENTS")]
     components: Option<PathBuf>,
     /// Folder for compiled components [default: tapeline in the user's cache folder]
-    #[arg(long, global = true, value_name = "DIR", env = "TAPELINE_CACHE", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "DIR", env = "TAPELINE_CACHE")]
     cache: Option<PathBuf>,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as tapeline=debug
-    #[arg(
-        long,
-        global = true,
-        value_name = "LEVEL",
-        env = "TAPELINE_LOG",
-        hide_env_values = true,
-        default_value = "warn"
-    )]
+    #[arg(long, global = true, value_name = "LEVEL", env = "TAPELINE_LOG", default_value = "warn")]
     log: String,
 }
 

@@ -16,9 +16,9 @@ use crate::{
 Without --format it is a table on a terminal, and CSV otherwise.
 
 Examples:
-  tapeline query averages --symbol BTCUSDT --limit 20
+  tapeline query averages --symbol BINANCE:BTCUSDT --limit 20
   tapeline query trades --from 2024-08-08 --to 2024-08-09T12:00:00Z --format csv > trades.csv
-  tapeline query alarms --format json | jq '.[].message'")]
+  tapeline query alarms --format json | jq '.[].deviation'")]
 pub(super) struct QueryCommand {
     /// Name of the table
     table: String,

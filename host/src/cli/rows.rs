@@ -1,4 +1,4 @@
-//! Rows as a table for people, as CSV, or as JSON: given out one by one, so that any number of them needs little memory.
+//! Rows as a table for people, as CSV, or as JSON: given out one by one, so that any number needs little memory.
 
 use std::{
     fmt::Write as _,

@@ -77,7 +77,14 @@ fn follow(address: &str, subject: &str) -> Result<impl Read> {
     let mut text = String::new();
     answer.body_mut().as_reader().take(ANSWER_BYTES_MAX).read_to_string(&mut text).doing(place)?;
     let kind = if status.is_client_error() { Kind::Invalid } else { Kind::Unavailable };
-    Err(Error::new(kind, format!("{}: {status}: {}", place(), output::visible(text.trim()))))
+    let detail = problem_detail(&text).unwrap_or_else(|| format!("{status}: {}", text.trim()));
+    Err(Error::new(kind, format!("{}: {}", place(), output::visible(&detail))))
+}
+
+/// What a problem document says for people.
+fn problem_detail(text: &str) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_str(text).ok()?;
+    problem.get("detail")?.as_str().map(str::to_owned)
 }
 
 /// Copies lines until there are no more. Each is seen as soon as it is there; a cut off one never.
@@ -108,6 +115,12 @@ mod tests {
         for subject in ["", "a/b", "a?b", "../journal", "a b"] {
             assert_eq!(check_subject(subject).unwrap_err().kind(), Kind::Invalid, "{subject}");
         }
+    }
+
+    #[test]
+    fn a_problem_is_told_in_its_own_words() {
+        assert_eq!(problem_detail(r#"{"status":404,"detail":"no such subject"}"#).as_deref(), Some("no such subject"));
+        assert_eq!(problem_detail("Bad Gateway"), None);
     }
 
     #[test]

@@ -109,10 +109,10 @@ fn at_once<T: Sync>(files: &[T], flush: fn(&T) -> io::Result<()>) -> io::Result<
         return files.iter().try_for_each(flush);
     }
     std::thread::scope(|scope| {
-        let start = |files: &'_ [T]| {
-            std::thread::Builder::new().spawn_scoped(scope, move || files.iter().try_for_each(flush))
-        };
-        let flushing = files.chunks(share).map(start).collect::<io::Result<Vec<_>>>()?;
+        let flushing = files
+            .chunks(share)
+            .map(|files| std::thread::Builder::new().spawn_scoped(scope, move || files.iter().try_for_each(flush)));
+        let flushing = flushing.collect::<io::Result<Vec<_>>>()?;
         let panicked = |_| Err(io::Error::other("the flushing thread panicked"));
         flushing.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
     })
@@ -132,7 +132,8 @@ fn sync_folder(_: &Path) -> io::Result<()> {
 
 fn too_short(tail: &Tail<'_>, length: u64) -> Error {
     let (path, at) = (&tail.path, tail.at);
-    let message = format!("find all of object {path}: it has {length} bytes, and {at} were written; put it back as it was");
+    let message =
+        format!("find all of object {path}: it has {length} bytes, and {at} were written; put it back as it was");
     Error::new(Kind::Corrupt, message)
 }
 
@@ -193,7 +194,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut objects = FolderObjects::new(folder.path());
         append(&mut objects, &[("a", 0, "one"), ("f/x", 0, "x")]).unwrap();
-        for (name, at, kind) in [("a", 9, Kind::Corrupt), ("b", 1, Kind::Corrupt), ("a/b", 0, Kind::Invalid), ("f", 0, Kind::Invalid)] {
+        for (name, at, kind) in
+            [("a", 9, Kind::Corrupt), ("b", 1, Kind::Corrupt), ("a/b", 0, Kind::Invalid), ("f", 0, Kind::Invalid)]
+        {
             assert_eq!(append(&mut objects, &[(name, at, "x")]).unwrap_err().kind(), kind, "{name}");
         }
     }

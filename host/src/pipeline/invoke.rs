@@ -15,11 +15,11 @@ use std::{
 };
 
 pub(crate) use self::body::{EVENTS, records};
+pub use self::session::{SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX};
 use self::{
     pool::Pool,
     session::{SessionState, Sessions},
 };
-pub use self::session::{SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX};
 use super::WasmStage;
 use crate::{runtime::Fault, segment::Blueprint, store::Counts};
 

@@ -272,7 +272,10 @@ mod tests {
         assert_eq!((invoked.counts.entered, invoked.counts.out), (3, 1));
         let lines = values(&invoked.lines);
         assert_eq!(lines[0]["id"], 2);
-        assert_eq!((&lines[1]["kind"], &lines[1]["fate"], &lines[1]["event"]["id"]), (&"reject".into(), &"late".into(), &1.into()));
+        assert_eq!(
+            (&lines[1]["kind"], &lines[1]["fate"], &lines[1]["event"]["id"]),
+            (&"reject".into(), &"late".into(), &1.into())
+        );
         assert_eq!((&lines[2]["reason"], &lines[2]["event"]["id"]), (&"\"bad\"".into(), &3.into()));
         let invoked = of_stage(events, None, output(&[2, 16, 16]), &asked);
         assert!(invoked.counts.balances());

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn frames_may_say_when_they_were_received() {
-        let records: Vec<&[u8]> = vec![b"1723161255342000000 {\"e\":1}", b"", b"{\"e\": 2}", b"12x {}", b"99999999999999999999 x"];
+        let records: Vec<&[u8]> =
+            vec![b"1723161255342000000 {\"e\":1}", b"", b"{\"e\": 2}", b"12x {}", b"99999999999999999999 x"];
         let frames = frames(&records, "binance", Some(7));
         assert_eq!(frames.received, [1_723_161_255_342_000_000, 7, 7, 7]);
         assert_eq!(frame(&frames, 0), b"{\"e\":1}");

@@ -32,7 +32,7 @@ pub(super) const KEPT_BYTES_MAX: usize = 1 << 20;
 /// The instances of a stage that are not in use.
 pub(super) struct Pool {
     stage: WasmStage,
-    idle: Mutex<Vec<Box<Kept>>>,
+    idle: Mutex<Vec<Kept>>,
     permits: Semaphore,
 }
 
@@ -60,16 +60,16 @@ impl Pool {
     }
 
     /// An instance, kept or new.
-    pub(super) async fn take(&self) -> Result<Box<Kept>, Fault> {
+    pub(super) async fn take(&self) -> Result<Kept, Fault> {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
             Some(kept) => Ok(kept),
-            None => Kept::new(&self.stage).await.map(Box::new),
+            None => Kept::new(&self.stage).await,
         }
     }
 
     /// Keeps an instance for the next call, unless it knows too many names.
-    pub(super) fn put(&self, kept: Box<Kept>) {
+    pub(super) fn put(&self, kept: Kept) {
         if kept.names.len() <= NAMES_MAX {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
         }

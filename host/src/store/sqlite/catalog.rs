@@ -139,10 +139,12 @@ impl Layout {
         }
         let key_columns = rows.key_columns;
         if key_columns == 0 || key_columns as usize > rows.columns.len() || rows.columns.len() > COLUMNS_MAX {
-            let message = format!("use {key_columns} of {} columns as key; at most {COLUMNS_MAX} columns", rows.columns.len());
+            let message =
+                format!("use {key_columns} of {} columns as key; at most {COLUMNS_MAX} columns", rows.columns.len());
             return Err(Error::invalid(message));
         }
-        let column = |column: &crate::contract::Column| Column { name: column.name.clone(), takes: Type::of(&column.cells) };
+        let column =
+            |column: &crate::contract::Column| Column { name: column.name.clone(), takes: Type::of(&column.cells) };
         let layout = Self { name: rows.table.clone(), key_columns, columns: rows.columns.iter().map(column).collect() };
         layout.check_columns().map(|()| layout)
     }
@@ -168,7 +170,9 @@ impl Layout {
 
     fn misfit(&self, given: &str) -> Error {
         let (table, key, all) = (&self.name, self.key_columns, self.columns.len());
-        Error::invalid(format!("put rows into table {table:?} of {all} columns, {key} of them the key: they have {given}"))
+        Error::invalid(format!(
+            "put rows into table {table:?} of {all} columns, {key} of them the key: they have {given}"
+        ))
     }
 }
 

@@ -65,8 +65,7 @@ pub(super) fn redrive(conn: &Connection, ids: &[u64]) -> Result<u64> {
 /// Marks a letter and gives its record; `None` when it was marked before.
 fn take(conn: &Connection, id: u64) -> Result<Option<JournalRecord>> {
     let key = i64::try_from(id).unwrap_or(i64::MAX);
-    let mut mark =
-        conn.prepare_cached("UPDATE tapeline_dead_letters SET is_redriven = 1 WHERE id = ?1")?;
+    let mut mark = conn.prepare_cached("UPDATE tapeline_dead_letters SET is_redriven = 1 WHERE id = ?1")?;
     let mut read = conn.prepare_cached("SELECT * FROM tapeline_dead_letters WHERE id = ?1")?;
     let found = read.query_row([key], letter).optional()?;
     let Some(letter) = found else { return Err(Error::not_found(format!("find dead letter {id}"))) };

@@ -45,7 +45,8 @@ pub(super) fn add(conn: &Connection, ledger: &BTreeMap<LedgerKey, Counts>) -> Re
         let LedgerKey { stage_index, stage, symbol, day } = key;
         let day = day.map_or(NO_DAY, |day| i64::from(day.0));
         let [entered, out, duplicate, late, dead, derived] =
-            [counts.entered, counts.out, counts.duplicate, counts.late, counts.dead, counts.derived].map(u64::cast_signed);
+            [counts.entered, counts.out, counts.duplicate, counts.late, counts.dead, counts.derived]
+                .map(u64::cast_signed);
         counts_in.execute(params![stage_index, stage, symbol, day, entered, out, duplicate, late, dead, derived])?;
         for (rule, count) in &counts.dropped {
             dropped_in.execute(params![stage_index, stage, symbol, day, rule, count.cast_signed()])?;

@@ -25,9 +25,7 @@ use self::{
     appends::{Keeper, Plan},
     journal::Standing,
 };
-use super::{
-    Commit, Counts, DeadLetter, JournalEntry, JournalRecord, LedgerKey, Progress, Query, RowSink, Store,
-};
+use super::{Commit, Counts, DeadLetter, JournalEntry, JournalRecord, LedgerKey, Progress, Query, RowSink, Store};
 use crate::{
     contract::Entry,
     error::{Context, Error, Kind, Result},
@@ -98,7 +96,8 @@ impl SqliteStore {
         let conn = schema::create(&database)?;
         // First: from here on a former owner cannot commit, so the objects are ours.
         let number = take_over(&conn)?;
-        let objects = Keeper::open(&conn, objects).doing(|| "look through the objects of the last commit".to_owned())?;
+        let objects =
+            Keeper::open(&conn, objects).doing(|| "look through the objects of the last commit".to_owned())?;
         Ok(Self { conn, database, owner: Some(Owner { number, objects, _lock: lock }) })
     }
 }
@@ -133,7 +132,8 @@ impl Store for SqliteStore {
         let mut statement = self.conn.prepare_cached("SELECT progress FROM tapeline_commit")?;
         let progress: Option<String> = statement.query_row([], |row| row.get(0))?;
         let Some(progress) = progress else { return Ok(Progress::default()) };
-        serde_json::from_str(&progress).map_err(|error| Error::caused(Kind::Corrupt, "read the pipeline's progress", error))
+        serde_json::from_str(&progress)
+            .map_err(|error| Error::caused(Kind::Corrupt, "read the pipeline's progress", error))
     }
 
     fn state(&self, stage: &str) -> Result<Vec<Entry>> {
@@ -219,7 +219,8 @@ fn take_over(conn: &Connection) -> Result<i64> {
 fn follow(conn: &Connection, last: i64, progress: &Progress) -> Result<()> {
     let progress = serde_json::to_string(progress)
         .map_err(|error| Error::caused(Kind::Internal, "write the pipeline's progress", error))?;
-    let mut next = conn.prepare_cached("UPDATE tapeline_commit SET number = ?1 + 1, progress = ?2 WHERE number = ?1")?;
+    let mut next =
+        conn.prepare_cached("UPDATE tapeline_commit SET number = ?1 + 1, progress = ?2 WHERE number = ?1")?;
     match next.execute(params![last, progress])? {
         0 => Err(Error::new(Kind::Conflict, "be the only writer: another process has taken this data folder over")),
         _ => Ok(()),

@@ -100,7 +100,10 @@ const TABLES: &str = "
 /// Opens the database to write to it, and makes it if there is none.
 pub(super) fn create(path: &Path) -> Result<Connection> {
     let create = || -> Result<_> {
-        let conn = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE))?;
+        let conn = Connection::open_with_flags(
+            path,
+            flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE),
+        )?;
         conn.busy_timeout(BUSY_TIMEOUT)?;
         let is_new = version(&conn)? == 0;
         conn.pragma_update(None, "journal_mode", "wal")?;
@@ -161,7 +164,8 @@ fn version(conn: &Connection) -> Result<i64> {
         return Err(Error::new(Kind::Corrupt, "find a pipeline's data: this is another program's database"));
     }
     if version > VERSION {
-        let message = format!("read data of a newer tapeline (version {version} of the store; this one knows {VERSION})");
+        let message =
+            format!("read data of a newer tapeline (version {version} of the store; this one knows {VERSION})");
         return Err(Error::invalid(message));
     }
     Ok(version)

@@ -27,12 +27,12 @@ use axum::{
 };
 use tokio::sync::watch;
 
+pub use self::{admit::BODY_BYTES_MAX, serve::serve};
 use self::{
     admit::BodyRoom,
     problem::{Problem, What},
     store::Reader,
 };
-pub use self::{admit::BODY_BYTES_MAX, serve::serve};
 use crate::{
     metrics::{InvocationMetrics, Metrics},
     pipeline::{Hub, Ingest, IngestError, Invoker},

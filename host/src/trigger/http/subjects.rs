@@ -24,10 +24,7 @@ use crate::pipeline::Subscription;
 /// Bytes that are sent at once, as far as they are there: a write for each line would cost more than the line.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 
-pub(super) async fn watch(
-    State(api): State<Arc<Api>>,
-    Path(subject): Path<String>,
-) -> Result<Response, Problem> {
+pub(super) async fn watch(State(api): State<Arc<Api>>, Path(subject): Path<String>) -> Result<Response, Problem> {
     let subscription = api.hub.subscribe(&subject).map_err(|error| Problem::of(&error, What::UnknownSubject))?;
     let watcher = Watcher { subscription, stopping: api.stopping.subscribe() };
     let chunks = unfold(watcher, async |mut watcher| {

@@ -83,15 +83,19 @@ impl Format {
 
 /// Writes rows as text.
 enum Writer {
-    Csv(csv::Writer<Vec<u8>>),
+    Csv(Box<csv::Writer<Vec<u8>>>),
     /// Objects, with what stands between two of them; an array has brackets around them.
-    Objects { format: Format, columns: Vec<String>, bytes: Vec<u8> },
+    Objects {
+        format: Format,
+        columns: Vec<String>,
+        bytes: Vec<u8>,
+    },
 }
 
 impl Writer {
     fn new(format: Format) -> Self {
         match format {
-            Format::Csv => Self::Csv(csv::Writer::from_writer(Vec::new())),
+            Format::Csv => Self::Csv(Box::new(csv::Writer::from_writer(Vec::new()))),
             format => Self::Objects { format, columns: Vec::new(), bytes: Vec::new() },
         }
     }
@@ -186,12 +190,13 @@ mod tests {
     #[test]
     fn rows_are_written_in_each_format() {
         assert_eq!(written(Format::Csv, 2), "symbol,price,final\n\"A,B\",61837.63,true\n\"A,B\",,false\n");
-        let objects = [
-            r#"{"symbol":"A,B","price":61837.63,"final":true}"#,
-            r#"{"symbol":"A,B","price":null,"final":false}"#,
-        ];
+        let objects =
+            [r#"{"symbol":"A,B","price":61837.63,"final":true}"#, r#"{"symbol":"A,B","price":null,"final":false}"#];
         assert_eq!(written(Format::Ndjson, 2), objects.map(|object| format!("{object}\n")).concat());
         assert_eq!(written(Format::Json, 2), format!("[\n{}\n]\n", objects.join(",\n")));
-        assert_eq!([Format::Csv, Format::Json, Format::Ndjson].map(|format| written(format, 0)), ["symbol,price,final\n", "[]\n", ""]);
+        assert_eq!(
+            [Format::Csv, Format::Json, Format::Ndjson].map(|format| written(format, 0)),
+            ["symbol,price,final\n", "[]\n", ""]
+        );
     }
 }

@@ -12,12 +12,7 @@ use axum::{
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{
-    Api, ApiParts, Appending, BODY_BYTES_MAX, Intake, Readiness,
-    openapi::DOCUMENT,
-    problem::What,
-    router,
-};
+use super::{Api, ApiParts, Appending, BODY_BYTES_MAX, Intake, Readiness, openapi::DOCUMENT, problem::What, router};
 use crate::{
     error::{Error, Kind},
     metrics::Metrics,
@@ -191,7 +186,8 @@ async fn a_body_has_a_limit() {
 async fn content_that_is_no_text_is_refused() {
     let api = api();
     let request = |name, value| Request::post("/pipelines/p/events").header(name, value).body(Body::from("x")).unwrap();
-    for (name, value) in [(header::CONTENT_TYPE, "multipart/form-data; boundary=x"), (header::CONTENT_ENCODING, "gzip")] {
+    for (name, value) in [(header::CONTENT_TYPE, "multipart/form-data; boundary=x"), (header::CONTENT_ENCODING, "gzip")]
+    {
         send(&api, request(name, value)).await.is_problem(What::WrongContent, "/pipelines/p/events");
     }
     for value in ["application/x-ndjson", "Application/JSON; charset=utf-8", "application/x-www-form-urlencoded"] {
@@ -257,7 +253,11 @@ fn operations() -> Vec<(String, String)> {
 async fn what_is_described_is_there() {
     let api = api();
     for (method, path) in operations() {
-        let path = path.replace("{stage}", "dedup").replace("{name}", "p").replace("{table}", "t").replace("{subject}", "dedup");
+        let path = path
+            .replace("{stage}", "dedup")
+            .replace("{name}", "p")
+            .replace("{table}", "t")
+            .replace("{subject}", "dedup");
         let request = Request::builder().method(method.as_str()).uri(&path).body(Body::empty()).unwrap();
         let answer = router(Arc::clone(&api)).oneshot(request).await.unwrap();
         assert_ne!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
