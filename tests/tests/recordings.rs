@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tapeline_tests::{
-    program::{self, Run},
+    program::{self, Run, SpawnQuietly as _},
     recordings,
 };
 use tempfile::TempDir;
@@ -175,8 +175,6 @@ fn fifty_kills_leave_the_same_bytes(folder: &Path) -> Result<(), Failed> {
     check(program::objects(undisturbed.path())? == program::objects(data.path())?, "the objects differ")
 }
 
-use program::SpawnQuietly;
-
 fn finnhub_frames_flow(folder: &Path) -> Result<(), Failed> {
     let files = TempDir::new()?;
     let pipeline = program::edited_pipeline(files.path(), "policy = \"id\"", "policy = \"value\"")?;
@@ -187,5 +185,5 @@ fn finnhub_frames_flow(folder: &Path) -> Result<(), Failed> {
     let run = program::run_with(&arguments)?;
     check(run.code == 0 || run.code == 3, format!("exit code {}: {}", run.code, run.errors))?;
     check(run.summary["dropped"]["ping"] == 1, format!("{}", run.summary))?;
-    program::check_ledger(data.path())
+    Ok(program::check_ledger(data.path())?)
 }

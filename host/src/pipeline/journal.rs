@@ -35,7 +35,8 @@ impl JournalReader {
         let mut rest = entries.as_slice();
         while let Some(first) = rest.first() {
             let alike = |entry: &&JournalEntry| is_alike(&entry.record, &first.record);
-            let (run, behind) = rest.split_at(rest.iter().take_while(alike).count());
+            // The first is always part of its run, also when nothing may be called together with it.
+            let (run, behind) = rest.split_at(1 + rest.iter().skip(1).take_while(alike).count());
             let last = run.last().map_or(self.read, |entry| entry.sequence);
             // Noted before the step: a cursor ahead of the committed journal is read again, one behind it is lost.
             if first.record.format == CURSOR_FORMAT

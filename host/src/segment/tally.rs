@@ -7,7 +7,7 @@ use tapeline_events::{Day, Name};
 
 use crate::{
     batch::{self, Element},
-    contract::{Batch, Dropped, Fate},
+    contract::{Batch, Dropped, Fate, Group},
     names::Names,
     store::{Counts, LedgerKey},
 };
@@ -21,6 +21,7 @@ const NO_DAY: i32 = i32::MIN;
 pub struct Tally {
     cells: FxHashMap<(u16, u32, i32), Cell>,
     rules: Vec<String>,
+    histogram: Histogram,
 }
 
 #[derive(Default)]
@@ -37,13 +38,13 @@ struct Cell {
 impl Tally {
     /// All events of the batch enter the stage. Counted by itself, so that the balance can fail.
     pub fn enter(&mut self, stage: usize, batch: &Batch) {
-        self.each_run(stage, batch, |cell, count| cell.entered += count);
+        self.each(stage, batch, |cell, count| cell.entered += count);
     }
 
     /// All events of the batch enter the stage and are left out by a rule.
     pub fn drop_all(&mut self, stage: usize, batch: &Batch, rule: &str) {
         let rule = self.rule(rule);
-        self.each_run(stage, batch, |cell, count| {
+        self.each(stage, batch, |cell, count| {
             cell.entered += count;
             cell.drop(rule, count);
         });
@@ -51,12 +52,12 @@ impl Tally {
 
     /// All events of the batch go on behind the stage.
     pub fn pass(&mut self, stage: usize, batch: &Batch) {
-        self.each_run(stage, batch, |cell, count| cell.out += count);
+        self.each(stage, batch, |cell, count| cell.out += count);
     }
 
     /// All events of the batch are new, made by the stage.
     pub fn derive(&mut self, stage: usize, batch: &Batch) {
-        self.each_run(stage, batch, |cell, count| cell.derived += count);
+        self.each(stage, batch, |cell, count| cell.derived += count);
     }
 
     /// One record enters and is in the dead letters; neither symbol nor time need be known.
@@ -132,17 +133,47 @@ impl Tally {
         at as u32
     }
 
-    /// Calls `count` for each run of events of one symbol and day.
-    fn each_run(&mut self, stage: usize, batch: &Batch, count: impl Fn(&mut Cell, u64)) {
+    /// Calls `count` for each symbol and day, with the number of events.
+    fn each(&mut self, stage: usize, batch: &Batch, count: impl Fn(&mut Cell, u64)) {
+        let mut histogram = std::mem::take(&mut self.histogram);
         for group in &batch.groups {
-            let mut start = 0;
-            while start < group.len() {
-                let (symbol, day) = (group.symbol[start], Day::of(group.time[start]));
-                let alike = |at: &usize| group.symbol[*at] == symbol && Day::of(group.time[*at]) == day;
-                let end = (start + 1..group.len()).take_while(alike).last().unwrap_or(start) + 1;
-                count(self.cell(stage, symbol, day.0), (end - start) as u64);
-                start = end;
+            histogram.of(group, |symbol, day, events| count(self.cell(stage, symbol, day), events));
+        }
+        self.histogram = histogram;
+    }
+}
+
+/// Counts the events of a group by symbol: every event passes here once a stage, so that looking each up would show.
+#[derive(Default)]
+struct Histogram {
+    /// By number of the symbol.
+    counts: Vec<u32>,
+    seen: Vec<u32>,
+}
+
+/// Symbols above this number are looked up one by one, so that the counts stay in the processor's cache.
+const HISTOGRAM_SYMBOLS_MAX: u32 = 4_096;
+
+impl Histogram {
+    fn of(&mut self, group: &Group, mut count: impl FnMut(u32, i32, u64)) {
+        let days = group.time.iter().fold((i64::MAX, i64::MIN), |(min, max), time| (min.min(*time), max.max(*time)));
+        let (first, last) = (Day::of(days.0), Day::of(days.1));
+        let widest = group.symbol.iter().fold(0, |widest, symbol| widest.max(*symbol));
+        if first != last || widest >= HISTOGRAM_SYMBOLS_MAX {
+            return group.symbol.iter().zip(&group.time).for_each(|(symbol, time)| count(*symbol, Day::of(*time).0, 1));
+        }
+        if self.counts.len() <= widest as usize {
+            self.counts.resize(widest as usize + 1, 0);
+        }
+        for symbol in &group.symbol {
+            let counted = &mut self.counts[*symbol as usize];
+            if *counted == 0 {
+                self.seen.push(*symbol);
             }
+            *counted += 1;
+        }
+        for symbol in self.seen.drain(..) {
+            count(symbol, first.0, u64::from(std::mem::take(&mut self.counts[symbol as usize])));
         }
     }
 }
