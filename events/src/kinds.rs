@@ -141,4 +141,3 @@ impl Kind {
         1 << self as u32
     }
 }
-

@@ -30,7 +30,9 @@ pub enum LineError {
     #[error("not an event line: {0}")]
     Json(#[from] serde_json::Error),
     /// No kind of that name.
-    #[error("kind: {0:?} is none of trade, quote, bar, option-quote, dividend, split, rate, average, alarm, prediction, gap, notice, watermark")]
+    #[error(
+        "kind: {0:?} is none of trade, quote, bar, option-quote, dividend, split, rate, average, alarm, prediction, gap, notice, watermark"
+    )]
     Kind(String),
     /// A time that is not RFC 3339.
     #[error("{0}: {1}")]
@@ -238,33 +240,81 @@ macro_rules! conversions {
 }
 
 macro_rules! read {
-    (maybe $v:expr, $name:expr, $kind:expr, $intern:ident) => { $v.map_or(f64::NAN, |number| number.0) };
-    (opt_num $v:expr, $name:expr, $kind:expr, $intern:ident) => { $v.map_or(f64::NAN, |number| number.0) };
-    (opt_int $v:expr, $name:expr, $kind:expr, $intern:ident) => { $v };
-    (opt_name $v:expr, $name:expr, $kind:expr, $intern:ident) => { $v.as_deref().map(&mut *$intern) };
-    (opt_text $v:expr, $name:expr, $kind:expr, $intern:ident) => { $v.as_deref().unwrap_or("") };
-    (num $v:expr, $name:expr, $kind:expr, $intern:ident) => { required($v, $name, $kind)?.0 };
-    (span $v:expr, $name:expr, $kind:expr, $intern:ident) => { required($v, $name, $kind)?.0 };
-    (day $v:expr, $name:expr, $kind:expr, $intern:ident) => { required($v, $name, $kind)?.0 };
-    (count $v:expr, $name:expr, $kind:expr, $intern:ident) => { required($v, $name, $kind)? };
-    (flag $v:expr, $name:expr, $kind:expr, $intern:ident) => { required($v, $name, $kind)? };
-    (name $v:expr, $name:expr, $kind:expr, $intern:ident) => { $intern(required($v.as_deref(), $name, $kind)?) };
-    (text $v:expr, $name:expr, $kind:expr, $intern:ident) => { required($v.as_deref(), $name, $kind)? };
+    (maybe $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        $v.map_or(f64::NAN, |number| number.0)
+    };
+    (opt_num $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        $v.map_or(f64::NAN, |number| number.0)
+    };
+    (opt_int $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        $v
+    };
+    (opt_name $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        $v.as_deref().map(&mut *$intern)
+    };
+    (opt_text $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        $v.as_deref().unwrap_or("")
+    };
+    (num $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        required($v, $name, $kind)?.0
+    };
+    (span $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        required($v, $name, $kind)?.0
+    };
+    (day $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        required($v, $name, $kind)?.0
+    };
+    (count $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        required($v, $name, $kind)?
+    };
+    (flag $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        required($v, $name, $kind)?
+    };
+    (name $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        $intern(required($v.as_deref(), $name, $kind)?)
+    };
+    (text $v:expr, $name:expr, $kind:expr, $intern:ident) => {
+        required($v.as_deref(), $name, $kind)?
+    };
 }
 
 macro_rules! show {
-    (maybe $v:expr, $names:ident) => { Some(Number($v)).filter(|number| !number.0.is_nan()) };
-    (opt_num $v:expr, $names:ident) => { Some(Number($v)).filter(|number| !number.0.is_nan()) };
-    (num $v:expr, $names:ident) => { Some(Number($v)) };
-    (opt_int $v:expr, $names:ident) => { $v };
-    (count $v:expr, $names:ident) => { Some($v) };
-    (flag $v:expr, $names:ident) => { Some($v) };
-    (span $v:expr, $names:ident) => { Some(Span($v)) };
-    (day $v:expr, $names:ident) => { Some(Day($v)) };
-    (name $v:expr, $names:ident) => { Some(Cow::Borrowed($names($v))) };
-    (opt_name $v:expr, $names:ident) => { $v.map(|name| Cow::Borrowed($names(name))) };
-    (text $v:expr, $names:ident) => { Some(Cow::Borrowed($v)) };
-    (opt_text $v:expr, $names:ident) => { Some(Cow::Borrowed($v)).filter(|text| !text.is_empty()) };
+    (maybe $v:expr, $names:ident) => {
+        Some(Number($v)).filter(|number| !number.0.is_nan())
+    };
+    (opt_num $v:expr, $names:ident) => {
+        Some(Number($v)).filter(|number| !number.0.is_nan())
+    };
+    (num $v:expr, $names:ident) => {
+        Some(Number($v))
+    };
+    (opt_int $v:expr, $names:ident) => {
+        $v
+    };
+    (count $v:expr, $names:ident) => {
+        Some($v)
+    };
+    (flag $v:expr, $names:ident) => {
+        Some($v)
+    };
+    (span $v:expr, $names:ident) => {
+        Some(Span($v))
+    };
+    (day $v:expr, $names:ident) => {
+        Some(Day($v))
+    };
+    (name $v:expr, $names:ident) => {
+        Some(Cow::Borrowed($names($v)))
+    };
+    (opt_name $v:expr, $names:ident) => {
+        $v.map(|name| Cow::Borrowed($names(name)))
+    };
+    (text $v:expr, $names:ident) => {
+        Some(Cow::Borrowed($v))
+    };
+    (opt_text $v:expr, $names:ident) => {
+        Some(Cow::Borrowed($v)).filter(|text| !text.is_empty())
+    };
 }
 
 fn required<T>(value: Option<T>, field: &str, kind: &'static str) -> Result<T, LineError> {

@@ -18,7 +18,9 @@ pub struct Number(pub f64);
 impl Number {
     /// The nearest number with at most 15 significant digits.
     pub fn rounded(self) -> f64 {
-        if !self.0.is_finite() || significant_digits(zmij::Buffer::new().format_finite(self.0)) <= SIGNIFICANT_DIGITS_MAX {
+        if !self.0.is_finite()
+            || significant_digits(zmij::Buffer::new().format_finite(self.0)) <= SIGNIFICANT_DIGITS_MAX
+        {
             return self.0;
         }
         format!("{:.*e}", SIGNIFICANT_DIGITS_MAX - 1, self.0).parse().unwrap_or(self.0)

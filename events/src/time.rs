@@ -85,7 +85,8 @@ impl Serialize for Span {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let expected = || D::Error::custom(format!("{text:?} is not a duration such as \"5m\", \"250ms\" or \"1h 30m\""));
+        let expected =
+            || D::Error::custom(format!("{text:?} is not a duration such as \"5m\", \"250ms\" or \"1h 30m\""));
         let duration = humantime::parse_duration(&text).map_err(|_| expected())?;
         u64::try_from(duration.as_nanos()).map(Self).map_err(|_| expected())
     }

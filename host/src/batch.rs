@@ -397,13 +397,10 @@ mod tests {
         check(&batch).unwrap();
         let found = lines(&batch, &names);
         assert_eq!(found.len(), 8);
-        assert_eq!([&found[0], &found[2], &found[3], &found[5], &found[6]], [
-            &expected[0],
-            &expected[1],
-            &expected[2],
-            &expected[4],
-            &expected[5]
-        ]);
+        assert_eq!(
+            [&found[0], &found[2], &found[3], &found[5], &found[6]],
+            [&expected[0], &expected[1], &expected[2], &expected[4], &expected[5]]
+        );
         assert!(found[1].contains("\"x\"") && found[4].contains("\"y\"") && found[7].contains("\"z\""));
     }
 

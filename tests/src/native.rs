@@ -214,7 +214,10 @@ fn host_kinds(kinds: guest::Kinds) -> host::Kinds {
         (guest::Kinds::GAPS, host::Kinds::GAPS),
         (guest::Kinds::NOTICES, host::Kinds::NOTICES),
     ];
-    pairs.iter().filter(|(guest, _)| (kinds & *guest) == *guest).fold(host::Kinds::empty(), |all, (_, host)| all | *host)
+    pairs
+        .iter()
+        .filter(|(guest, _)| (kinds & *guest) == *guest)
+        .fold(host::Kinds::empty(), |all, (_, host)| all | *host)
 }
 
 /// Converts one side's columns into the other's: vectors move, nothing is copied.
@@ -266,9 +269,15 @@ macro_rules! convert_columns {
 }
 
 macro_rules! convert_field {
-    (text $texts:ident $value:expr) => { $texts($value) };
-    (opt_text $texts:ident $value:expr) => { $texts($value) };
-    ($any:ident $texts:ident $value:expr) => { $value };
+    (text $texts:ident $value:expr) => {
+        $texts($value)
+    };
+    (opt_text $texts:ident $value:expr) => {
+        $texts($value)
+    };
+    ($any:ident $texts:ident $value:expr) => {
+        $value
+    };
 }
 
 /// The column types of both sides.
@@ -371,9 +380,7 @@ fn host_cells(from: write::Cells) -> host::Cells {
         write::Cells::Texts(cells) => host::Cells::Texts(host_texts(cells)),
         write::Cells::Integers(cells) => host::Cells::Integers(cells),
         write::Cells::Numbers(cells) => host::Cells::Numbers(cells),
-        write::Cells::Times((cells, unit)) => {
-            host::Cells::Times((cells, tapeline_events::Unit::from(unit).into()))
-        }
+        write::Cells::Times((cells, unit)) => host::Cells::Times((cells, tapeline_events::Unit::from(unit).into())),
         write::Cells::Booleans(cells) => host::Cells::Booleans(cells),
     }
 }

@@ -1,5 +1,7 @@
 //! The program as somebody at a terminal meets it: help, exit codes, errors, formats, pipes.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},

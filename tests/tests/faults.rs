@@ -60,7 +60,10 @@ fn bad_frames_are_dead_letters_and_the_rest_flows() -> Result<()> {
     let dead = dead_letters(&data)?;
     ensure!(dead.len() == bad.len(), "{dead:?}");
     for letter in &dead {
-        ensure!(letter["stage"] == "fetch" && letter["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{letter}");
+        ensure!(
+            letter["stage"] == "fetch" && letter["reason"].as_str().is_some_and(|reason| !reason.is_empty()),
+            "{letter}"
+        );
         ensure!(letter["origin"].as_str().is_some_and(|origin| origin.starts_with("sha256:")), "{letter}");
     }
     ensure!(program::tables(&data)? == clean_tables, "the rest does not flow");

@@ -50,7 +50,12 @@ fn cell(cells: &tapeline::contract::Cells, at: usize) -> String {
     }
 }
 
-fn run(stages: Vec<Box<dyn Blueprint>>, pipeline: &Pipeline, chunks: &[Frames], records_max: usize) -> Result<MemoryStore> {
+fn run(
+    stages: Vec<Box<dyn Blueprint>>,
+    pipeline: &Pipeline,
+    chunks: &[Frames],
+    records_max: usize,
+) -> Result<MemoryStore> {
     let store = MemoryStore::keeping();
     let segment = Segment::new(stages, watermark_settings(pipeline), Box::new(NoTap), &store)?;
     let commit = CommitSettings { every: Duration::from_secs(3_600), records_max };
@@ -70,7 +75,13 @@ fn recut(chunks: &[Frames], size: usize) -> Vec<Frames> {
         let mut start = 0;
         for (at, end) in chunk.ends.iter().enumerate() {
             if pieces.last().is_none_or(|piece| piece.ends.len() == size) {
-                pieces.push(Frames { names: vec![], format: chunk.format.clone(), received: vec![], ends: vec![], bytes: vec![] });
+                pieces.push(Frames {
+                    names: vec![],
+                    format: chunk.format.clone(),
+                    received: vec![],
+                    ends: vec![],
+                    bytes: vec![],
+                });
             }
             if let Some(piece) = pieces.last_mut() {
                 piece.bytes.extend_from_slice(&chunk.bytes[start..*end as usize]);
@@ -93,9 +104,11 @@ fn native_compiled_again_and_cut_otherwise() -> Result<()> {
     let native = run(chain::native_stages(&pipeline), &pipeline, &chunks, 20_000)?;
     let (rows, objects) = written(native.written.as_deref().unwrap_or_default());
     ensure!(rows.len() > 20_000 && !objects.is_empty(), "{} rows", rows.len());
-    for (name, chunks, records_max) in
-        [("compiled", chunks.clone(), 20_000), ("again", chunks.clone(), 20_000), ("cut otherwise", recut(&chunks, 613), 700)]
-    {
+    for (name, chunks, records_max) in [
+        ("compiled", chunks.clone(), 20_000),
+        ("again", chunks.clone(), 20_000),
+        ("cut otherwise", recut(&chunks, 613), 700),
+    ] {
         let wasm = run(chain::wasm_stages(&pipeline)?, &pipeline, &chunks, records_max)?;
         let (found_rows, found_objects) = written(wasm.written.as_deref().unwrap_or_default());
         ensure!(found_objects == objects, "{name}: the objects differ");

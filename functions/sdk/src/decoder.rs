@@ -88,7 +88,11 @@ impl Decoded {
                 self.order.push(group);
                 self.records += 1;
             }
-            None => self.reject(Part::Whole, Some(envelope.symbol), "more than 253 kinds, sources, units and forms of id in one call"),
+            None => self.reject(
+                Part::Whole,
+                Some(envelope.symbol),
+                "more than 253 kinds, sources, units and forms of id in one call",
+            ),
         }
     }
 

@@ -4,13 +4,18 @@
 #[macro_export]
 macro_rules! export_stage {
     ($stage:ty) => {
-        $crate::export_world!($crate::Runner<$stage>, stage, {
-            $crate::export_state!();
+        $crate::export_world!(
+            $crate::Runner<$stage>,
+            stage,
+            {
+                $crate::export_state!();
 
-            fn process(input: Input) -> Output {
-                with_runner(|runner| runner.process(input))
-            }
-        }, process);
+                fn process(input: Input) -> Output {
+                    with_runner(|runner| runner.process(input))
+                }
+            },
+            process
+        );
     };
 }
 
@@ -18,13 +23,18 @@ macro_rules! export_stage {
 #[macro_export]
 macro_rules! export_writer {
     ($stage:ty) => {
-        $crate::export_world!($crate::Runner<$stage>, writer, {
-            $crate::export_state!();
+        $crate::export_world!(
+            $crate::Runner<$stage>,
+            writer,
+            {
+                $crate::export_state!();
 
-            fn write(input: Input) -> Written {
-                with_runner(|runner| runner.process(input))
-            }
-        }, write);
+                fn write(input: Input) -> Written {
+                    with_runner(|runner| runner.process(input))
+                }
+            },
+            write
+        );
     };
 }
 
@@ -32,11 +42,16 @@ macro_rules! export_writer {
 #[macro_export]
 macro_rules! export_fetcher {
     ($decoder:ty) => {
-        $crate::export_world!($crate::DecoderRunner<$decoder>, fetcher, {
-            fn decode(frames: Frames) -> Decoded {
-                with_runner(|runner| runner.decode(frames))
-            }
-        }, decode);
+        $crate::export_world!(
+            $crate::DecoderRunner<$decoder>,
+            fetcher,
+            {
+                fn decode(frames: Frames) -> Decoded {
+                    with_runner(|runner| runner.decode(frames))
+                }
+            },
+            decode
+        );
     };
 }
 

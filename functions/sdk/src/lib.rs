@@ -66,8 +66,8 @@ pub use stage::{Fate, Kinds, Output, Stage, Wake};
 pub use state::{Saved, State, StateError, StateParts};
 pub use tables_out::{Cell, Object, Table, Tables};
 pub use tapeline_events::{
-    Alarm, Average, Bar, Day, Dividend, Entry, Envelope, Gap, IdRef, Kind, Line, Name, Notice, Number, OptionQuote, Prediction, Quote, Rate,
-    Row, Span, Split, TextColumn, Trade, Unit, format_time, parse_time,
+    Alarm, Average, Bar, Day, Dividend, Entry, Envelope, Gap, IdRef, Kind, Line, Name, Notice, Number, OptionQuote,
+    Prediction, Quote, Rate, Row, Span, Split, TextColumn, Trade, Unit, format_time, parse_time,
 };
 
 #[doc(hidden)]

@@ -66,7 +66,8 @@ mod tests {
         assert!(error.expected.contains("expected u32"), "{error:?}");
         let error = read(r#"{"windows": [], "colour": 2}"#);
         assert_eq!((error.key.as_str(), error.value.as_str()), ("colour", "2"));
-        let refused = parse(r#"{"windows": [0]}"#, |_: Settings| Err::<(), _>(SettingError::new("windows[0]", "above 0")));
+        let refused =
+            parse(r#"{"windows": [0]}"#, |_: Settings| Err::<(), _>(SettingError::new("windows[0]", "above 0")));
         assert_eq!(refused.unwrap_err().value, "0");
     }
 }

@@ -3,7 +3,11 @@
 use serde::de::DeserializeOwned;
 use tapeline_events::Kind;
 
-use crate::{Event, Name, SettingError, State, bindings, bindings::events::{Batch, Input}, names::Names};
+use crate::{
+    Event, Name, SettingError, State, bindings,
+    bindings::events::{Batch, Input},
+    names::Names,
+};
 
 /// A set of event kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

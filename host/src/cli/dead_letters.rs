@@ -18,9 +18,9 @@ use crate::{
 
 /// Letters that are in memory at once. One has up to a mebibyte, most a few hundred bytes.
 const PAGE_LETTERS: u64 = 100;
-/// Characters of a reason in the list, so that a line of it fits a wide terminal. `show` has all of it.
+/// Characters of a reason in a table, so that a line of it fits a wide terminal. Other formats have all of it.
 const REASON_CHARS_MAX: usize = 80;
-const COLUMNS: [&str; 7] = ["id", "aside", "stage", "symbol", "time", "redriven", "reason"];
+const COLUMNS: [&str; 8] = ["id", "aside", "stage", "symbol", "time", "redriven", "reason", "origin"];
 
 /// List, show and redrive the records that could not be used
 #[derive(Args)]
@@ -114,9 +114,11 @@ impl List {
     fn run(self) -> Result<Exit> {
         let store = SqliteStore::open_reader(&self.data.path)?;
         let mut out = output::lock();
-        let mut rows = Format::or_usual(self.format).writer(&mut out);
+        let format = Format::or_usual(self.format);
+        let reason_chars_max = if format == Format::Table { REASON_CHARS_MAX } else { usize::MAX };
+        let mut rows = format.writer(&mut out);
         rows.columns(&COLUMNS.map(str::to_owned))?;
-        each_letter(&store, self.stage.as_deref(), |letter| rows.row(&line(letter)))?;
+        each_letter(&store, self.stage.as_deref(), |letter| rows.row(&line(letter, reason_chars_max)))?;
         rows.finish()?;
         drop(rows);
         out.flush()?;
@@ -175,8 +177,8 @@ fn each_letter(store: &dyn Store, stage: Option<&str>, mut see: impl FnMut(&Dead
     }
 }
 
-fn line(letter: &DeadLetter) -> [Value; COLUMNS.len()] {
-    let reason = match letter.reason.char_indices().nth(REASON_CHARS_MAX) {
+fn line(letter: &DeadLetter, reason_chars_max: usize) -> [Value; COLUMNS.len()] {
+    let reason = match letter.reason.char_indices().nth(reason_chars_max) {
         Some((end, _)) => format!("{}...", letter.reason.get(..end).unwrap_or_default()),
         None => letter.reason.clone(),
     };
@@ -188,6 +190,7 @@ fn line(letter: &DeadLetter) -> [Value; COLUMNS.len()] {
         letter.time.map_or(Value::Null, |time| Value::Text(time_text(time))),
         Value::Boolean(letter.is_redriven),
         Value::Text(reason),
+        Value::Text(letter.origin.clone()),
     ]
 }
 

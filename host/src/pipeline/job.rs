@@ -320,7 +320,8 @@ fn take_too_long(chunk: &mut Chunk) -> (Vec<(Vec<u8>, String)>, Vec<u64>) {
         let bytes = &whole.bytes[start..*end as usize];
         start = *end as usize;
         if let Some(line) = too_long.iter().find(|line| line.frame as usize == at) {
-            let reason = format!("a line of {} bytes; at most {LINE_BYTES_MAX} are read. Its beginning is kept", line.length);
+            let reason =
+                format!("a line of {} bytes; at most {LINE_BYTES_MAX} are read. Its beginning is kept", line.length);
             records.push((bytes.to_vec(), reason));
             continue;
         }

@@ -34,7 +34,7 @@ impl JournalReader {
         let entries = worker.store().read_journal(self.read, RECORDS_MAX, BYTES_MAX)?;
         let mut rest = entries.as_slice();
         while let Some(first) = rest.first() {
-            let alike = |entry: &&JournalEntry| is_alike(&entry.record, &first.record);
+            let alike = |entry: &&JournalEntry| is_alike(entry, first);
             // The first is always part of its run, also when nothing may be called together with it.
             let (run, behind) = rest.split_at(1 + rest.iter().skip(1).take_while(alike).count());
             let last = run.last().map_or(self.read, |entry| entry.sequence);
@@ -53,14 +53,22 @@ impl JournalReader {
 }
 
 /// Whether two records can be given to the first stage in one call.
-fn is_alike(a: &JournalRecord, b: &JournalRecord) -> bool {
-    a.format == b.format && a.stage == b.stage && (a.format == CURSOR_FORMAT || !a.format.starts_with("tapeline-"))
+fn is_alike(a: &JournalEntry, b: &JournalEntry) -> bool {
+    let (record, other) = (&a.record, &b.record);
+    a.is_processed == b.is_processed
+        && record.format == other.format
+        && record.stage == other.stage
+        && (record.format == CURSOR_FORMAT || !record.format.starts_with("tapeline-"))
 }
 
 fn work_of(run: &[JournalEntry]) -> Work {
     let positions = run.iter().map(|entry| entry.sequence).collect();
     let origin = Origin { source: "journal".to_owned(), positions };
     let Some(first) = run.first().map(|entry| &entry.record) else { return frames_of(run, origin) };
+    // Records of standard input were processed in the commit that stored them; only the position moves over them.
+    if run.iter().any(|entry| entry.is_processed) {
+        return frames_of(&[], origin);
+    }
     match (&first.stage, first.format.as_str()) {
         (_, WATERMARK_FORMAT) => {
             let text = String::from_utf8_lossy(&first.bytes);

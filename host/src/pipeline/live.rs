@@ -174,7 +174,8 @@ impl Live {
             let shared = Arc::clone(&shared);
             move || write_journal(journal, &requests, &shared)
         });
-        let segment = Segment::new(components.blueprints(), watermark_settings(&pipeline), Box::new(hub.clone()), &store)?;
+        let segment =
+            Segment::new(components.blueprints(), watermark_settings(&pipeline), Box::new(hub.clone()), &store)?;
         let observer = Box::new(Publishing { hub: hub.clone(), inner: observer });
         let worker = Worker::new(segment, store, commit_settings(&pipeline), observer)?;
         let source = Source::clone(&pipeline.source);

@@ -11,11 +11,11 @@ mod worker;
 
 pub use blueprint::{Components, WasmStage};
 pub use hub::{Hub, Subscription};
-pub use invoke::{InvokeError, InvokeOptions, Invoked, Invoker, SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX};
 pub(crate) use invoke::{EVENTS, records};
+pub use invoke::{InvokeError, InvokeOptions, Invoked, Invoker, SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX};
 pub use job::{Job, JobInput, ProgressFn, Summary};
-pub use live::{BACKLOG_RECORDS_MAX, Ingest, IngestError, Live, LiveOptions};
 pub(crate) use live::now_ns;
+pub use live::{BACKLOG_RECORDS_MAX, Ingest, IngestError, Live, LiveOptions};
 pub use worker::{CommitSettings, Committed, Observer, Step, Worker};
 
 use crate::segment::WatermarkSettings;

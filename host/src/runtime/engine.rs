@@ -1,11 +1,6 @@
 //! The engine, and components made ready to be instantiated.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, thread, time::Duration};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::Linker;

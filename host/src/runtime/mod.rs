@@ -7,7 +7,7 @@ mod wasi;
 
 pub use cache::CompiledCache;
 pub(crate) use engine::World;
-pub use engine::{Component, Engine};
 pub(crate) use engine::hex;
+pub use engine::{Component, Engine};
 pub(crate) use instance::instantiate;
 pub use instance::{Fault, Instance, Limits, WasmInstance};

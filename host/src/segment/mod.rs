@@ -306,7 +306,11 @@ fn check_chain(blueprints: &[Box<dyn Blueprint>]) -> Result<()> {
         };
         if *role != wanted {
             let name = blueprints[at].name();
-            let message = format!("chain the stages: {name} is stage {} of {} and must be a component of world {wanted}, not {role}", at + 1, roles.len());
+            let message = format!(
+                "chain the stages: {name} is stage {} of {} and must be a component of world {wanted}, not {role}",
+                at + 1,
+                roles.len()
+            );
             return Err(Error::invalid(message));
         }
     }

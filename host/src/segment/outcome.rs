@@ -91,7 +91,8 @@ impl Outcome {
 
     pub(super) fn write(&mut self, rows: Vec<Rows>, appends: Vec<Append>) {
         self.bytes += appends.iter().map(|append| append.bytes.len()).sum::<usize>();
-        self.bytes += rows.iter().flat_map(|rows| &rows.columns).map(|column| cells_bytes(&column.cells)).sum::<usize>();
+        self.bytes +=
+            rows.iter().flat_map(|rows| &rows.columns).map(|column| cells_bytes(&column.cells)).sum::<usize>();
         self.rows.extend(rows);
         self.appends.extend(appends);
     }

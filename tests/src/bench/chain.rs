@@ -104,7 +104,7 @@ impl Observer for Silent {
 /// # Errors
 /// When a stage fails.
 pub fn run(pipeline: &Pipeline, stages: Vec<Box<dyn Blueprint>>, chunks: &[Frames]) -> Result<Took> {
-    let (stages, times): (Vec<_>, Vec<_>) = stages.into_iter().map(Timed::new).unzip();
+    let (stages, times): (Vec<_>, Vec<_>) = stages.into_iter().map(Timed::wrap).unzip();
     let store = MemoryStore::default();
     let segment = Segment::new(stages, watermark_settings(pipeline), Box::new(NoTap), &store)?;
     let commit = CommitSettings { every: Duration::from_secs(3_600), records_max: 20_000 };
@@ -128,7 +128,7 @@ struct Timed {
 }
 
 impl Timed {
-    fn new(inner: Box<dyn Blueprint>) -> (Box<dyn Blueprint>, (String, Arc<AtomicU64>)) {
+    fn wrap(inner: Box<dyn Blueprint>) -> (Box<dyn Blueprint>, (String, Arc<AtomicU64>)) {
         let ns = Arc::new(AtomicU64::new(0));
         let name = inner.name().to_owned();
         (Box::new(Self { inner, ns: Arc::clone(&ns) }), (name, ns))

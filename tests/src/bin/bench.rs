@@ -82,7 +82,10 @@ fn compare(arguments: &Arguments) -> Result<()> {
     let market = folder.path().join("market.txt");
     chain::write_market(&market, arguments.events)?;
     let mut all = Vec::new();
-    println!("{:<10} {:>12} {:>14} {:>10} {:>9} {:>9}", "way", "events/s", "events/CPU s", "ns/event", "CPU s", "peak MiB");
+    println!(
+        "{:<10} {:>12} {:>14} {:>10} {:>9} {:>9}",
+        "way", "events/s", "events/CPU s", "ns/event", "CPU s", "peak MiB"
+    );
     for way in ["native", "plain", "wasm", "run-bars", "run-rows", "run-all"] {
         let output = Command::new(std::env::current_exe()?)
             .args([way, "--events", &arguments.events.to_string(), "--market"])
@@ -107,7 +110,11 @@ fn compare(arguments: &Arguments) -> Result<()> {
         all.push(figures);
     }
     let speed = |way: &str| all.iter().find(|figures| figures.way == way).map_or(f64::NAN, |f| f.events_per_cpu_second);
-    println!("wasm / native {:.2}, wasm / plain {:.2}", speed("wasm") / speed("native"), speed("wasm") / speed("plain"));
+    println!(
+        "wasm / native {:.2}, wasm / plain {:.2}",
+        speed("wasm") / speed("native"),
+        speed("wasm") / speed("plain")
+    );
     println!("start-up: first row {:.0} ms after a warm start", first_row_ms(folder.path())?);
     std::fs::write(&arguments.json, serde_json::to_vec_pretty(&all)?)?;
     println!("kept in {}", arguments.json.display());
@@ -117,7 +124,8 @@ fn compare(arguments: &Arguments) -> Result<()> {
 fn measure(way: Way, market: &Path, events: u64) -> Result<Figures> {
     let folder = tempfile::tempdir()?;
     let bars = |text: &str| {
-        let text = text.replace(r#"tables = ["trades", "bars", "averages", "alarms"]"#, r#"tables = ["bars", "alarms"]"#);
+        let text =
+            text.replace(r#"tables = ["trades", "bars", "averages", "alarms"]"#, r#"tables = ["bars", "alarms"]"#);
         text.replace(r#"objects = ["trades", "bars"]"#, r#"objects = ["bars"]"#)
     };
     let rows = |text: &str| text.replace(r#"objects = ["trades", "bars"]"#, r#"objects = ["bars"]"#);
@@ -140,11 +148,13 @@ fn measure(way: Way, market: &Path, events: u64) -> Result<Figures> {
     let seconds = match way {
         Way::Native | Way::Wasm => {
             let chunks = chain::read_market(market)?;
-            let chain = if matches!(way, Way::Native) { chain::native_stages(&spec) } else { chain::wasm_stages(&spec)? };
+            let chain =
+                if matches!(way, Way::Native) { chain::native_stages(&spec) } else { chain::wasm_stages(&spec)? };
             name = if matches!(way, Way::Native) { "native" } else { "wasm" };
             cpu_before = cpu_seconds(who)?;
             let took = chain::run(&spec, chain, &chunks)?;
-            stages = took.stages.iter().map(|(name, time)| (name.clone(), ns_each(time.as_secs_f64(), events))).collect();
+            stages =
+                took.stages.iter().map(|(name, time)| (name.clone(), ns_each(time.as_secs_f64(), events))).collect();
             took.total.as_secs_f64()
         }
         Way::Plain => {
