@@ -5,7 +5,7 @@ use crate::{
     contract::Frames,
     error::Result,
     segment::{Origin, Work},
-    store::{JournalEntry, JournalRecord, Store},
+    store::{JournalEntry, Store},
 };
 
 /// Format of the host's own records that move the watermark; the bytes are ns since the epoch, as text.
