@@ -156,6 +156,9 @@ pub fn merge(input: Batch, bypass: Option<Bypass>, output: Output) -> Batch {
         return rejoin(input, bypass);
     }
     let shown = bypass.as_ref().map(|bypass| bypass.rest.iter().map(Option::is_none).collect::<Vec<_>>());
+    if is_untouched {
+        return append(rejoin(input, bypass), shown.as_deref(), output.emitted);
+    }
     weave(rejoin(input, bypass), shown.as_deref(), &output.fates, output.emitted)
 }
 
@@ -209,6 +212,27 @@ fn check_emitted(emitted: &Batch, events: usize, marks: usize) -> Result<(), Bre
     } else {
         Err(Breach("the order of what was emitted does not name each event and mark once".to_owned()))
     }
+}
+
+/// As [`weave`] when all events go on: no group changes, only the order has to be found.
+fn append(whole: Batch, shown: Option<&[bool]>, emitted: Batch) -> Batch {
+    let base = whole.groups.len() as u8;
+    let implied = vec![0; if whole.order.is_empty() { event_count(&whole) } else { 0 }];
+    let mut order = Vec::with_capacity(whole.order.len() + implied.len() + event_count(&emitted));
+    let mut codes = emitted.order.iter().copied().peekable();
+    for code in implied.iter().chain(&whole.order) {
+        order.push(*code);
+        if *code != MARK && shown.is_some_and(|shown| !shown[usize::from(*code)]) {
+            continue;
+        }
+        codes.next();
+        while let Some(code) = codes.next_if(|code| *code < MARK) {
+            order.push(base + code);
+        }
+    }
+    let mut groups = whole.groups;
+    groups.extend(emitted.groups);
+    Batch { groups, order, marks: whole.marks }
 }
 
 /// Puts emitted events behind the elements at which they were emitted; `shown` says which groups the stage saw.

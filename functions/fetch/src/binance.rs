@@ -23,6 +23,37 @@ mod scalar;
 const SOURCE: &str = "binance";
 const EXPECTED: &str = "a Binance stream message such as {\"e\":\"trade\",...} or {\"stream\":...,\"data\":...}";
 
+/// Where a trade says that it is one: in its stream's name, or in its first field.
+const HINT_BYTES: usize = 48;
+
+/// A trade as it is nearly always sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireTrade<'a> {
+    e: &'a str,
+    #[serde(rename = "E")]
+    _event_time: u64,
+    s: &'a str,
+    t: u64,
+    p: &'a str,
+    q: &'a str,
+    #[serde(rename = "T")]
+    time: u64,
+    #[serde(rename = "m")]
+    _is_buyer_maker: bool,
+    #[serde(rename = "M", default)]
+    _reserved: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CombinedTrade<'a> {
+    #[serde(rename = "stream")]
+    _stream: &'a str,
+    #[serde(borrow)]
+    data: WireTrade<'a>,
+}
+
 /// Decodes messages of Binance.
 #[derive(Default)]
 pub(crate) struct Binance {
@@ -30,9 +61,45 @@ pub(crate) struct Binance {
 }
 
 impl Binance {
+    /// Decodes a trade, if it looks like one and is one. Whatever is not as it should be is left to the reading of any
+    /// message, which says why.
+    #[inline]
+    fn decode_trade(&mut self, text: &str, received: Option<i64>, out: &mut Decoded) -> bool {
+        let bytes = text.as_bytes();
+        // Only a hint which way is worth trying: an error of the parser costs more than a trade.
+        if memchr::memmem::find(bytes.get(..HINT_BYTES).unwrap_or(bytes), b"trade").is_none() {
+            return false;
+        }
+        let parsed = if bytes.starts_with(b"{\"stream\"") {
+            serde_json::from_str::<CombinedTrade<'_>>(text).map(|combined| combined.data)
+        } else {
+            serde_json::from_str::<WireTrade<'_>>(text)
+        };
+        parsed.is_ok_and(|trade| self.take_trade(&trade, received, out))
+    }
+
+    #[inline]
+    fn take_trade(&mut self, trade: &WireTrade<'_>, received: Option<i64>, out: &mut Decoded) -> bool {
+        let decimal = |text: &str| text.parse::<f64>().ok();
+        let (Some(price), Some(size), Some(time)) = (decimal(trade.p), decimal(trade.q), time_of_ms(trade.time)) else {
+            return false;
+        };
+        if trade.e != "trade" || trade.s.is_empty() || !is_price(price) || !is_size(size) {
+            return false;
+        }
+        let source = *self.source.get_or_insert_with(|| out.intern(SOURCE));
+        let (symbol, id) = (out.intern(trade.s), IdRef::Number(trade.t));
+        let trade = Trade { price, size, currency: None, notional: f64::NAN, lag: None, conditions: "" };
+        out.emit(&Envelope { symbol, source, time, unit: Unit::Milliseconds, received, id }, trade);
+        true
+    }
+
     /// Decodes one message.
     #[inline]
     pub(crate) fn decode(&mut self, text: &str, received: Option<i64>, out: &mut Decoded) {
+        if self.decode_trade(text, received, out) {
+            return;
+        }
         let source = *self.source.get_or_insert_with(|| out.intern(SOURCE));
         let mut message = Message::default();
         match message.read(text) {

@@ -91,8 +91,8 @@ fn job_inputs(paths: &[PathBuf]) -> Result<Vec<JobInput>> {
 
 /// A bar on standard error; nothing is drawn when that is no terminal.
 fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    let template = "{bar:30} {bytes} of {total_bytes}, {msg} events, {elapsed} (about {eta} left)";
+    let bar = ProgressBar::new(0).with_message("0");
+    let template = "{wide_bar} {bytes} of {total_bytes}, {msg} events, {eta} left";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }

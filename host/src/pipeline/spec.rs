@@ -1,6 +1,6 @@
 //! The pipeline file: which stages, with which settings and limits, fed by what.
 //!
-//! A file is read as it is written ([`raw`]), then resolved into a [`Pipeline`] that needs no more checks. Errors name
+//! A file is read as it is written (`raw`), then resolved into a [`Pipeline`] that needs no more checks. Errors name
 //! file, line, key, value and what would be right. What a component makes of its settings, and whether the first one is a
 //! fetcher and the last one a writer, is not known here.
 

@@ -249,7 +249,6 @@ impl Segment {
     fn assign_watermarks(&mut self, batch: Batch) -> Batch {
         let assigned = self.watermark.assign(batch);
         let index = self.stages.len();
-        self.outcome.tally.enter(index, &assigned.batch);
         self.outcome.tally.pass(index, &assigned.batch);
         for early in assigned.early {
             let (group, at, reason) = (&early.group, 0, early.reason);

@@ -256,7 +256,6 @@ impl StageWorker {
         check_decoded(frames, &decoded).map_err(|breach| Fault::Breach(breach.to_string()))?;
         self.told.coin(&decoded.names, names);
         self.told.resolve_batch(&mut decoded.events);
-        out.tally.enter(self.index, &decoded.events);
         out.tally.pass(self.index, &decoded.events);
         for mut dropped in decoded.dropped {
             dropped.symbol = dropped.symbol.map(|symbol| self.told.resolve(symbol));
@@ -333,7 +332,6 @@ impl StageWorker {
 
     /// Counts the fates, and keeps aside what is late or refused.
     fn settle(&self, events: &Batch, output: &Output, names: &Names, out: &mut Outcome) {
-        out.tally.enter(self.index, events);
         out.tally.settle(self.index, events, &output.fates, &output.rules);
         let replaced = output.fates.iter().filter(|fate| **fate == Fate::REPLACED).count();
         if replaced == 0 {

@@ -36,11 +36,6 @@ struct Cell {
 }
 
 impl Tally {
-    /// All events of the batch enter the stage. Counted by itself, so that the balance can fail.
-    pub fn enter(&mut self, stage: usize, batch: &Batch) {
-        self.each(stage, batch, |cell, count| cell.entered += count);
-    }
-
     /// All events of the batch enter the stage and are left out by a rule.
     pub fn drop_all(&mut self, stage: usize, batch: &Batch, rule: &str) {
         let rule = self.rule(rule);
@@ -50,9 +45,12 @@ impl Tally {
         });
     }
 
-    /// All events of the batch go on behind the stage.
+    /// All events of the batch enter the stage and go on behind it.
     pub fn pass(&mut self, stage: usize, batch: &Batch) {
-        self.each(stage, batch, |cell, count| cell.out += count);
+        self.each(stage, batch, |cell, count| {
+            cell.entered += count;
+            cell.out += count;
+        });
     }
 
     /// All events of the batch are new, made by the stage.
@@ -76,11 +74,13 @@ impl Tally {
         cell.drop(rule, dropped.count);
     }
 
-    /// Each event of the batch has the fate of its position; codes are known to be right.
+    /// The events of the batch enter the stage, and each has the fate of its position; codes are known to be right. What
+    /// enters is counted from the batch and what becomes of it from the fates, so that the balance can fail.
     pub fn settle(&mut self, stage: usize, batch: &Batch, fates: &[u8], rules: &[String]) {
         if fates.iter().all(|fate| *fate <= 1) {
             return self.pass(stage, batch);
         }
+        self.each(stage, batch, |cell, count| cell.entered += count);
         let rules: Vec<u32> = rules.iter().map(|rule| self.rule(rule)).collect();
         let events = batch::elements(batch).filter_map(|element| match element {
             Element::Event { group, at } => Some((&batch.groups[group], at)),

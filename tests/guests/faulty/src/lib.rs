@@ -70,7 +70,7 @@ impl Stage for Faulty {
             }
         }
         state.0 += 1;
-        if state.0 % 1_000 == 0 { Fate::Drop("counted") } else { Fate::Forward }
+        if state.0.is_multiple_of(1_000) { Fate::Drop("counted") } else { Fate::Forward }
     }
 }
 
