@@ -8,6 +8,7 @@ use crate::contract::{Batch, COINED, Columns};
 /// Names that a pipeline can have: symbols, sources, currencies. Above it, new names share the last one, `(too many
 /// names)`; four million is some hundred megabytes in the host and in each instance.
 pub const NAMES_MAX: usize = 4_000_000;
+const TOO_MANY: &str = "(too many names)";
 
 /// The texts behind the numbers in batches, the same for all stages of a pipeline in a process.
 #[derive(Default)]
@@ -27,7 +28,9 @@ impl Names {
         if let Some(number) = self.by_text.get(text) {
             return Name(*number);
         }
-        let text = if self.texts.len() < NAMES_MAX { text } else { "(too many names)" };
+        if self.texts.len() >= NAMES_MAX && text != TOO_MANY {
+            return self.intern(TOO_MANY);
+        }
         let number = self.texts.len() as u32;
         self.texts.push(text.into());
         self.by_text.insert(text.into(), number);

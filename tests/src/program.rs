@@ -178,7 +178,7 @@ pub fn clear(data: &Path) -> Result<()> {
     Ok(fs::create_dir_all(data)?)
 }
 
-/// Whether the ledger balances: for every stage, symbol and day, and from stage to stage.
+/// Whether the ledger balances, for every stage, symbol and day.
 ///
 /// # Errors
 /// When it does not; says where.

@@ -8,12 +8,12 @@ use tapeline_events::Span;
 use super::{Globals, exit::Exit, output};
 use crate::{
     contract::{Description, KindSet, Kinds},
-    error::{Error, Result},
+    error::Result,
     pipeline::{
         Components,
         spec::{Pipeline, Stage},
     },
-    segment::{Blueprint as _, Role},
+    segment::{Blueprint as _, check_chain},
 };
 
 /// Check a pipeline file and its components without running them on anything
@@ -32,7 +32,7 @@ impl Check {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         let pipeline = Pipeline::load(&self.pipeline)?;
         let components = globals.load_components(&pipeline)?;
-        check_chain(&components)?;
+        check_chain(&components.blueprints())?;
         let mut out = output::lock();
         writeln!(out, "pipeline {} reads format {}", pipeline.name, pipeline.format)?;
         for (at, stage) in pipeline.stages.iter().enumerate() {
@@ -42,24 +42,6 @@ impl Check {
         out.flush()?;
         Ok(Exit::Fine)
     }
-}
-
-/// Says what a worker would say when it starts: the first stage is a fetcher, the last a writer, no other is.
-fn check_chain(components: &Components) -> Result<()> {
-    let last = components.stages.len().saturating_sub(1);
-    for (at, stage) in components.stages.iter().enumerate() {
-        let wanted = match at {
-            0 => Role::Fetcher,
-            at if at == last => Role::Writer,
-            _ => Role::Stage,
-        };
-        let (name, role) = (stage.name(), stage.role());
-        if role != wanted {
-            let message = format!("chain the stages: {name} in its place must be of world {wanted}, not {role}");
-            return Err(Error::invalid(message));
-        }
-    }
-    Ok(())
 }
 
 fn write_stage(

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::{
     Components, Hub, Observer, Worker, commit_settings,
     journal::{CURSOR_FORMAT, JournalReader, WATERMARK_FORMAT},
-    spec::{Pipeline, Source},
+    spec::{Pipeline, Source, Watermark},
     watermark_settings,
     worker::Committed,
 };
@@ -332,10 +332,9 @@ fn work_on(
     ingest: &Ingest,
     shared: &Shared,
 ) -> Result<()> {
-    let mut idle = IdleClock::new(pipeline.watermark.idle);
+    let mut idle = IdleClock::new(&pipeline.watermark);
     while !shared.is_stopping() {
         if journal.step(worker)? {
-            idle.reset();
             note_progress(worker, shared);
             continue;
         }
@@ -366,30 +365,30 @@ fn store_mark(mark: i64, ingest: &Ingest) {
 /// Finds out that no event has come for a while.
 struct IdleClock {
     idle: Duration,
+    delay_ns: i64,
+    newest: i64,
     since: Instant,
     next: Duration,
 }
 
 impl IdleClock {
-    fn new(idle: Duration) -> Self {
-        Self { idle, since: Instant::now(), next: idle }
-    }
-
-    fn reset(&mut self) {
-        // The mark itself comes back through the journal; it is no event and does not count as one.
-        if self.since.elapsed() < self.next || self.next == self.idle {
-            *self = Self::new(self.idle);
-        }
+    fn new(watermark: &Watermark) -> Self {
+        let idle = watermark.idle;
+        Self { idle, delay_ns: watermark.delay_ns, newest: i64::MIN, since: Instant::now(), next: idle }
     }
 
     /// The watermark that time has reached, when it is time to say so: after `idle`, twice `idle`, four times, ...
     fn due(&mut self, (newest, watermark): (i64, i64)) -> Option<i64> {
+        if newest != self.newest {
+            (self.newest, self.since, self.next) = (newest, Instant::now(), self.idle);
+        }
         let elapsed = self.since.elapsed();
-        if self.idle.is_zero() || elapsed < self.next || newest == i64::MIN {
+        if newest == i64::MIN || elapsed < self.next {
             return None;
         }
         self.next *= 2;
-        let reached = newest.saturating_add(i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX));
+        let passed = i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX);
+        let reached = newest.saturating_add(passed).saturating_sub(self.delay_ns);
         (reached > watermark).then_some(reached)
     }
 }

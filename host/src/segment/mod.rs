@@ -106,7 +106,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Host(error) => error,
-            Failure::Fault { stage, fault } => Self::caused(Kind::Invalid, format!("run stage {stage}"), fault),
+            Failure::Fault { stage, fault } => Self::caused(Kind::Internal, format!("run stage {stage}"), fault),
         }
     }
 }
@@ -294,7 +294,11 @@ impl Segment {
 /// What the ledger and dead letters call the host's own step between the first stage and the second.
 pub const WATERMARK_STAGE: &str = "watermark";
 
-fn check_chain(blueprints: &[Box<dyn Blueprint>]) -> Result<()> {
+/// Whether the stages can be chained: a fetcher first, a writer last, stages between them.
+///
+/// # Errors
+/// `Invalid`, with the stage that is in the wrong place.
+pub fn check_chain(blueprints: &[Box<dyn Blueprint>]) -> Result<()> {
     let roles: Vec<Role> = blueprints.iter().map(|blueprint| blueprint.role()).collect();
     let last = roles.len().saturating_sub(1);
     for (at, role) in roles.iter().enumerate() {

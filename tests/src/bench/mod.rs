@@ -1,4 +1,6 @@
 //! What the benchmarks compare.
 
 pub mod chain;
+pub mod invoke;
+pub mod layouts;
 pub mod plain;

@@ -17,7 +17,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 use tapeline::pipeline::spec::Pipeline;
 use tapeline_tests::{
-    bench::{chain, plain},
+    bench::{chain, invoke, layouts, plain},
     program::{self, SpawnQuietly},
 };
 
@@ -116,7 +116,16 @@ fn compare(arguments: &Arguments) -> Result<()> {
         speed("wasm") / speed("plain")
     );
     println!("start-up: first row {:.0} ms after a warm start", first_row_ms(folder.path())?);
-    std::fs::write(&arguments.json, serde_json::to_vec_pretty(&all)?)?;
+    let (rate, p99) = invoke::measure(folder.path())?;
+    println!("invoke: {rate:.0} requests/s on one connection, p99 {:.3} ms", p99.as_secs_f64() * 1e3);
+    let layouts = layouts::measure()?;
+    for (layout, ns) in &layouts {
+        println!("layout {layout:<18} {ns:>8.0} ns/event");
+    }
+    let kept = serde_json::json!({
+        "ways": all, "invoke": { "requests_per_second": rate, "p99_seconds": p99.as_secs_f64() }, "layouts": layouts,
+    });
+    std::fs::write(&arguments.json, serde_json::to_vec_pretty(&kept)?)?;
     println!("kept in {}", arguments.json.display());
     Ok(())
 }
