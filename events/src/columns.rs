@@ -143,6 +143,16 @@ macro_rules! column_glue {
                 }
             }
 
+            /// Makes room for so many more events in the columns that every event fills.
+            pub fn reserve(&mut self, events: usize) {
+                self.symbol.reserve(events);
+                self.time.reserve(events);
+                if let Ids::Numbers(ids) = &mut self.id {
+                    ids.reserve(events);
+                }
+                self.columns.reserve(events);
+            }
+
             /// Whether an event of this kind with such an envelope belongs into this group.
             #[inline]
             pub fn takes(&self, envelope: &$crate::Envelope<'_>, kind: $crate::Kind) -> bool {
@@ -277,6 +287,10 @@ macro_rules! column_glue_kinds {
                 match self { $(Self::$columns(columns) => columns.is_sound(len),)* }
             }
 
+            fn reserve(&mut self, events: usize) {
+                match self { $(Self::$columns(columns) => columns.reserve(events),)* }
+            }
+
             /// The event at `at`.
             ///
             /// # Panics
@@ -324,6 +338,10 @@ macro_rules! column_glue_kinds {
                 $crate::$row { $($field: $crate::column_field!(get $type self.$field, at),)* }
             }
 
+            fn reserve(&mut self, events: usize) {
+                $($crate::column_field!(reserve $type self.$field, events);)*
+            }
+
             fn append(&mut self, at: usize, from: &Self, range: std::ops::Range<usize>) {
                 let _ = at;
                 $($crate::column_field!(append $type self.$field, at, from.$field, range);)*
@@ -342,6 +360,13 @@ macro_rules! column_field {
     (empty text) => { Texts { ends: Vec::new(), bytes: Vec::new() } };
     (empty opt_text) => { Texts { ends: Vec::new(), bytes: Vec::new() } };
     (empty $any:ident) => { Vec::new() };
+
+    (reserve text $c:expr, $events:expr) => { $c.ends.reserve($events) };
+    (reserve opt_text $c:expr, $events:expr) => {};
+    (reserve opt_name $c:expr, $events:expr) => {};
+    (reserve opt_num $c:expr, $events:expr) => {};
+    (reserve opt_int $c:expr, $events:expr) => {};
+    (reserve $any:ident $c:expr, $events:expr) => { $c.reserve($events) };
 
     (push flag $c:expr, $at:expr, $v:expr) => { $c.push(u8::from($v)) };
     (push name $c:expr, $at:expr, $v:expr) => { $c.push($v.0) };

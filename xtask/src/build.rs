@@ -14,7 +14,9 @@ use crate::{guest, process};
 pub(crate) fn run(workspace: &Workspace, profile: HostProfile) -> Result<ExitCode> {
     guest::build_all(workspace)?;
     let mut host = workspace.cargo("build");
-    host.args(["--package", "tapeline"]);
+    // Of the whole workspace, so that cargo picks the same features of dependencies as for the tests, and the engine is
+    // compiled once for both.
+    host.args(["--workspace", "--bin", "tapeline"]);
     match profile {
         HostProfile::Release => process::run(host.arg("--release"))?,
         HostProfile::Debug => process::run(&mut host)?,

@@ -23,8 +23,8 @@ mod scalar;
 const SOURCE: &str = "binance";
 const EXPECTED: &str = "a Binance stream message such as {\"e\":\"trade\",...} or {\"stream\":...,\"data\":...}";
 
-/// Where a trade says that it is one: in its stream's name, or in its first field.
-const HINT_BYTES: usize = 48;
+/// Where a stream's name ends that has a symbol of usual length.
+const STREAM_BYTES: usize = 48;
 
 /// A trade as it is nearly always sent.
 #[derive(Deserialize)]
@@ -65,15 +65,10 @@ impl Binance {
     /// message, which says why.
     #[inline]
     fn decode_trade(&mut self, text: &str, received: Option<i64>, out: &mut Decoded) -> bool {
-        let bytes = text.as_bytes();
-        // Only a hint which way is worth trying: an error of the parser costs more than a trade.
-        if memchr::memmem::find(bytes.get(..HINT_BYTES).unwrap_or(bytes), b"trade").is_none() {
-            return false;
-        }
-        let parsed = if bytes.starts_with(b"{\"stream\"") {
-            serde_json::from_str::<CombinedTrade<'_>>(text).map(|combined| combined.data)
-        } else {
-            serde_json::from_str::<WireTrade<'_>>(text)
+        let parsed = match hint(text.as_bytes()) {
+            Hint::Combined => serde_json::from_str::<CombinedTrade<'_>>(text).map(|combined| combined.data),
+            Hint::Single => serde_json::from_str::<WireTrade<'_>>(text),
+            Hint::Other => return false,
         };
         parsed.is_ok_and(|trade| self.take_trade(&trade, received, out))
     }
@@ -108,6 +103,28 @@ impl Binance {
             Err(error) => out.reject(Part::Whole, None, malformed(EXPECTED, error)),
         }
     }
+}
+
+/// What a message seems to be.
+enum Hint {
+    /// A trade of a combined stream.
+    Combined,
+    /// A trade of a single stream.
+    Single,
+    /// Something else, or a trade that is not written as usual.
+    Other,
+}
+
+/// Only a hint which way is worth trying: an error of the parser costs more than a trade.
+#[inline]
+fn hint(message: &[u8]) -> Hint {
+    if message.starts_with(b"{\"e\":\"trade\"") {
+        return Hint::Single;
+    }
+    let Some(stream) = message.strip_prefix(b"{\"stream\":\"") else { return Hint::Other };
+    let stream = stream.get(..STREAM_BYTES).unwrap_or(stream);
+    let channel = memchr::memchr(b'@', stream).and_then(|at| stream.get(at..));
+    if channel.is_some_and(|channel| channel.starts_with(b"@trade\"")) { Hint::Combined } else { Hint::Other }
 }
 
 fn emit_trade(message: &Message<'_>, source: Name, received: Option<i64>, out: &mut Decoded) {

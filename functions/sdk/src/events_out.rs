@@ -58,7 +58,8 @@ impl Output for Events {
     fn finish(&mut self, names: &mut Names, _: &Input, fates: Fates) -> process::Output {
         self.new_names.merge(names);
         let groups = self.groups.take(names);
-        let order = if groups.is_empty() { Vec::new() } else { std::mem::take(&mut self.order) };
+        let room = Vec::with_capacity(self.order.len());
+        let order = if groups.is_empty() { Vec::new() } else { std::mem::replace(&mut self.order, room) };
         process::Output {
             names: names.take_coined(),
             rules: fates.rules(),
@@ -105,6 +106,9 @@ pub(crate) struct Groups {
     groups: Vec<Group>,
     /// For each kind, the group that took the last event.
     last: [usize; Kind::ALL.len()],
+    /// For each kind, the most events that a group of it had when the groups were last taken. A batch is mostly as long
+    /// as the one before: columns that have the room from the beginning are not copied while they grow.
+    expected: [usize; Kind::ALL.len()],
 }
 
 impl Groups {
@@ -136,7 +140,9 @@ impl Groups {
             Some(at) => at,
             None if self.groups.len() == GROUPS_MAX => return None,
             None => {
-                self.groups.push(Group::for_events_like(envelope, kind));
+                let mut group = Group::for_events_like(envelope, kind);
+                group.reserve(self.expected[kind as usize]);
+                self.groups.push(group);
                 self.groups.len() - 1
             }
         };
@@ -156,7 +162,10 @@ impl Groups {
 
     pub(crate) fn take(&mut self, names: &mut Names) -> Vec<Group> {
         let mut groups = std::mem::take(&mut self.groups);
+        self.expected = [0; Kind::ALL.len()];
         for group in &mut groups {
+            let expected = &mut self.expected[group.columns.kind() as usize];
+            *expected = group.len().max(*expected);
             group.source = names.number(Name(group.source));
             number_all(names, &mut group.symbol);
             match &mut group.columns {

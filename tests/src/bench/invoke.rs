@@ -1,4 +1,5 @@
-//! How fast a stage answers over HTTP, on one connection that is kept alive.
+//! How fast a stage answers over HTTP, on one connection that is kept alive, next to `wasmtime serve` with a component
+//! that does nothing.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use serde::Serialize;
 
 use crate::program;
 
@@ -18,59 +20,100 @@ const REQUESTS: usize = 20_000;
 
 const TRADE: &str = r#"{"kind":"trade","symbol":"BTCUSDT","time":"2024-08-08T23:54:15.342Z","source":"binance","id":3735683259,"price":61837.63,"size":0.02}"#;
 
-/// A pipeline that only listens; stopped when it is dropped.
-struct Up(Child);
+/// How fast a server answers.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Answers {
+    /// Requests a second.
+    pub per_second: f64,
+    /// 99th percentile of their time.
+    pub p99_seconds: f64,
+}
 
-impl Drop for Up {
-    fn drop(&mut self) {
-        // It is gone already when this fails.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// A server that says on its first line where it listens; stopped when it is dropped.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.spawn()?;
+        let mut line = String::new();
+        if let Some(output) = child.stdout.take() {
+            BufReader::new(output).read_line(&mut line)?;
+        } else if let Some(output) = child.stderr.take() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        let address = line.trim().rsplit_once("http://").with_context(|| line.clone())?.1;
+        Ok(Self { child, address: address.trim_end_matches('/').to_owned() })
+    }
+
+    fn measure(&self, path: &str, body: &str, expected: &str) -> Result<Answers> {
+        let stream = TcpStream::connect(&self.address).with_context(|| format!("connect to {}", self.address))?;
+        stream.set_nodelay(true)?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        let mut times = Vec::with_capacity(REQUESTS);
+        let mut started = Instant::now();
+        for number in 0..WARM_UP + REQUESTS {
+            if number == WARM_UP {
+                started = Instant::now();
+                times.clear();
+            }
+            let sent = Instant::now();
+            (&stream).write_all(request.as_bytes())?;
+            let body = answer(&mut reader)?;
+            ensure!(body.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(&body));
+            times.push(sent.elapsed());
+        }
+        let per_second = REQUESTS as f64 / started.elapsed().as_secs_f64();
+        times.sort_unstable();
+        let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or(Duration::MAX);
+        Ok(Answers { per_second, p99_seconds: p99.as_secs_f64() })
     }
 }
 
-/// Requests a second, and the 99th percentile of their time, for one trade through dedup.
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It is gone already when this fails.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One trade through dedup.
 ///
 /// # Errors
 /// When the program does not start or does not answer as it should.
-pub fn measure(folder: &Path) -> Result<(f64, Duration)> {
-    let mut up = Up(Command::new(program::path())
-        .args(["up", "--no-source", "--listen", "127.0.0.1:0", "--components"])
-        .arg(program::components())
-        .arg("--data")
-        .arg(folder.join("invoke"))
-        .arg(program::bitcoin_pipeline())
-        .stdout(Stdio::piped())
-        .spawn()?);
-    let mut line = String::new();
-    BufReader::new(up.0.stdout.take().context("the program has an output")?).read_line(&mut line)?;
-    let address = line.trim().rsplit("http://").next().context("an address")?.to_owned();
-    let stream = TcpStream::connect(&address)?;
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let request = format!(
-        "POST /stages/dedup/invoke HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{TRADE}",
-        TRADE.len()
-    );
-    let mut times = Vec::with_capacity(REQUESTS);
-    let mut started = Instant::now();
-    for number in 0..WARM_UP + REQUESTS {
-        if number == WARM_UP {
-            started = Instant::now();
-            times.clear();
-        }
-        let sent = Instant::now();
-        (&stream).write_all(request.as_bytes())?;
-        answer(&mut reader)?;
-        times.push(sent.elapsed());
-    }
-    let rate = REQUESTS as f64 / started.elapsed().as_secs_f64();
-    times.sort_unstable();
-    Ok((rate, times[times.len() * 99 / 100]))
+pub fn of_stage(folder: &Path) -> Result<Answers> {
+    let mut up = Command::new(program::path());
+    up.args(["up", "--no-source", "--listen", "127.0.0.1:0", "--components"]).arg(program::components());
+    up.arg("--data").arg(folder.join("invoke")).arg(program::bitcoin_pipeline());
+    let server = Server::start(up.stdout(Stdio::piped()))?;
+    server.measure("/stages/dedup/invoke", TRADE, "{\"kind\":\"trade\"")
 }
 
-/// Reads one answer, which must be good and hold the trade.
-fn answer(reader: &mut BufReader<TcpStream>) -> Result<()> {
+/// The same request to `wasmtime serve`; `None` when there is no `wasmtime` on the path.
+///
+/// # Errors
+/// When it does not start or does not answer as it should.
+pub fn of_wasmtime() -> Result<Option<Answers>> {
+    let mut version = Command::new("wasmtime");
+    if version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        return Ok(None);
+    }
+    let mut serve = Command::new("wasmtime");
+    serve.args(["serve", "--addr", "127.0.0.1:0"]).arg(program::components().join("test/nothing.wasm"));
+    let server = Server::start(serve.stderr(Stdio::piped()))?;
+    server.measure("/", TRADE, "").map(Some)
+}
+
+/// Reads one answer, which must be good; gives its body.
+fn answer(reader: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let (mut line, mut length, mut is_first) = (String::new(), 0, true);
     loop {
         line.clear();
@@ -87,6 +130,5 @@ fn answer(reader: &mut BufReader<TcpStream>) -> Result<()> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    ensure!(body.starts_with(b"{\"kind\":\"trade\""), "{}", String::from_utf8_lossy(&body));
-    Ok(())
+    Ok(body)
 }

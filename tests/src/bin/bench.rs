@@ -1,7 +1,8 @@
 //! Benchmarks: the same job on the same input, in one run, four ways.
 //!
-//! `cargo xtask bench [--events N] [--json FILE]`. Each way runs in a process of its own, so that CPU time and peak
-//! memory are its own. The figures of one run can be compared with each other; those of two runs cannot.
+//! `cargo xtask bench [--events N] [--rounds N] [--json FILE]`. Each way runs in a process of its own, so that CPU time
+//! and peak memory are its own, and in every round, in turns; its fastest round counts, since what else goes on in a
+//! machine only ever takes time. The figures of one run can be compared with each other; those of two runs cannot.
 
 #![allow(clippy::print_stdout, reason = "it prints its results")]
 
@@ -17,7 +18,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 use tapeline::pipeline::spec::Pipeline;
 use tapeline_tests::{
-    bench::{chain, invoke, layouts, plain},
+    bench::{chain, invoke, invoke::Answers, layouts, plain},
     program::{self, SpawnQuietly},
 };
 
@@ -28,6 +29,9 @@ struct Arguments {
     /// Trades of the input.
     #[arg(long, default_value_t = 1_000_000, global = true)]
     events: u64,
+    /// How often each way is measured.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// Where the results are kept.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -77,27 +81,71 @@ fn main() -> Result<()> {
     }
 }
 
+const WAYS: [&str; 6] = ["native", "plain", "wasm", "run-bars", "run-rows", "run-all"];
+
 fn compare(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let market = folder.path().join("market.txt");
     chain::write_market(&market, arguments.events)?;
-    let mut all = Vec::new();
+    let all = best_of_rounds(arguments, &market)?;
+    print(&all);
+    println!("start-up: first row {:.0} ms after a warm start", first_row_ms(folder.path())?);
+    let stage = invoke::of_stage(folder.path())?;
+    print_answers("invoke", stage);
+    let wasmtime = invoke::of_wasmtime()?;
+    match wasmtime {
+        Some(wasmtime) => {
+            print_answers("wasmtime serve", wasmtime);
+            println!("invoke / wasmtime serve {:.2}", stage.per_second / wasmtime.per_second);
+        }
+        None => println!("wasmtime serve: not compared; `cargo install wasmtime-cli` puts it on the path"),
+    }
+    let layouts = layouts::measure()?;
+    for (layout, ns) in &layouts {
+        println!("layout {layout:<18} {ns:>8.0} ns/event");
+    }
+    let kept = serde_json::json!({ "ways": all, "invoke": stage, "wasmtime_serve": wasmtime, "layouts": layouts });
+    std::fs::write(&arguments.json, serde_json::to_vec_pretty(&kept)?)?;
+    println!("kept in {}", arguments.json.display());
+    Ok(())
+}
+
+fn best_of_rounds(arguments: &Arguments, market: &Path) -> Result<Vec<Figures>> {
+    let mut best: Vec<Figures> = Vec::new();
+    for _ in 0..arguments.rounds {
+        for way in WAYS {
+            let figures = in_own_process(way, market, arguments.events)?;
+            match best.iter_mut().find(|known| known.way == way) {
+                Some(known) if known.cpu_seconds <= figures.cpu_seconds => {}
+                Some(known) => *known = figures,
+                None => best.push(figures),
+            }
+        }
+    }
+    Ok(best)
+}
+
+fn in_own_process(way: &str, market: &Path, events: u64) -> Result<Figures> {
+    let output = Command::new(std::env::current_exe()?)
+        .args([way, "--events", &events.to_string(), "--market"])
+        .arg(market)
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        bail!("{way}: {}", output.status);
+    }
+    serde_json::from_slice(&output.stdout).with_context(|| format!("read {way}"))
+}
+
+fn print(all: &[Figures]) {
     println!(
         "{:<10} {:>12} {:>14} {:>10} {:>9} {:>9}",
         "way", "events/s", "events/CPU s", "ns/event", "CPU s", "peak MiB"
     );
-    for way in ["native", "plain", "wasm", "run-bars", "run-rows", "run-all"] {
-        let output = Command::new(std::env::current_exe()?)
-            .args([way, "--events", &arguments.events.to_string(), "--market"])
-            .arg(&market)
-            .stderr(Stdio::inherit())
-            .output()?;
-        if !output.status.success() {
-            bail!("{way}: {}", output.status);
-        }
-        let figures: Figures = serde_json::from_slice(&output.stdout).with_context(|| format!("read {way}"))?;
+    for figures in all {
         println!(
-            "{way:<10} {:>12.0} {:>14.0} {:>10.0} {:>9.2} {:>9.0}",
+            "{:<10} {:>12.0} {:>14.0} {:>10.0} {:>9.2} {:>9.0}",
+            figures.way,
             figures.events_per_second,
             figures.events_per_cpu_second,
             figures.ns_per_event,
@@ -107,7 +155,6 @@ fn compare(arguments: &Arguments) -> Result<()> {
         for (stage, ns) in &figures.stages_ns_per_event {
             println!("  {stage:<12} {ns:>8.0} ns/event");
         }
-        all.push(figures);
     }
     let speed = |way: &str| all.iter().find(|figures| figures.way == way).map_or(f64::NAN, |f| f.events_per_cpu_second);
     println!(
@@ -115,19 +162,11 @@ fn compare(arguments: &Arguments) -> Result<()> {
         speed("wasm") / speed("native"),
         speed("wasm") / speed("plain")
     );
-    println!("start-up: first row {:.0} ms after a warm start", first_row_ms(folder.path())?);
-    let (rate, p99) = invoke::measure(folder.path())?;
-    println!("invoke: {rate:.0} requests/s on one connection, p99 {:.3} ms", p99.as_secs_f64() * 1e3);
-    let layouts = layouts::measure()?;
-    for (layout, ns) in &layouts {
-        println!("layout {layout:<18} {ns:>8.0} ns/event");
-    }
-    let kept = serde_json::json!({
-        "ways": all, "invoke": { "requests_per_second": rate, "p99_seconds": p99.as_secs_f64() }, "layouts": layouts,
-    });
-    std::fs::write(&arguments.json, serde_json::to_vec_pretty(&kept)?)?;
-    println!("kept in {}", arguments.json.display());
-    Ok(())
+}
+
+fn print_answers(what: &str, answers: Answers) {
+    let p99 = answers.p99_seconds * 1e3;
+    println!("{what}: {:.0} requests/s on one connection, p99 {p99:.3} ms", answers.per_second);
 }
 
 fn measure(way: Way, market: &Path, events: u64) -> Result<Figures> {

@@ -90,13 +90,18 @@ impl Layout {
         }
     }
 
-    /// SQL that puts a row in place. Its parameters are the columns, then the digits of the columns of times.
-    pub(super) fn insert_sql(&self) -> String {
-        let parameters = vec!["?"; self.columns.len() + self.times().count()].join(",");
-        format!("INSERT OR REPLACE INTO {} VALUES ({parameters})", quote(&self.name))
+    /// Parameters of a row: its columns, then the digits of the columns of times.
+    pub(super) fn width(&self) -> usize {
+        self.columns.len() + self.times().count()
     }
 
-    /// SQL of all columns in the order of [`Self::insert_sql`], with conditions, in the order of the key.
+    /// SQL that puts so many rows in place.
+    pub(super) fn insert_sql(&self, rows: usize) -> String {
+        let row = format!("({})", vec!["?"; self.width()].join(","));
+        format!("INSERT OR REPLACE INTO {} VALUES {}", quote(&self.name), vec![row; rows].join(","))
+    }
+
+    /// SQL of all columns in the order of [`Self::width`], with conditions, in the order of the key.
     pub(super) fn select_sql(&self, conditions: &[String]) -> String {
         let columns: Vec<_> = self.columns.iter().map(|column| quote(&column.name)).chain(self.digits()).collect();
         let conditions = if conditions.is_empty() { "TRUE".to_owned() } else { conditions.join(" AND ") };

@@ -18,6 +18,10 @@ use crate::{
 /// Rows that are sorted at a time. Each takes some 200 bytes until it is put: more would not stay in the processor's cache.
 const ROWS_AT_ONCE: usize = 16 * 1024;
 
+/// Rows that one statement puts: it takes a fifth less time than one statement for each. More bring nothing, and SQLite
+/// has a limit of 32,766 parameters.
+const ROWS_PER_STATEMENT: usize = 32;
+
 /// Puts rows into their tables, in place of those with the same key, within the caller's transaction. Of rows with one
 /// key the last stays.
 ///
@@ -55,18 +59,22 @@ pub(super) const fn unit(digits: Option<i64>) -> Unit {
 fn put_runs(conn: &Connection, runs: &[&Rows]) -> Result<()> {
     let Some(first) = runs.first() else { return Ok(()) };
     let layout = Layout::for_rows(conn, first)?;
-    let mut statement = conn.prepare_cached(&layout.insert_sql())?;
+    let mut insert = Insert {
+        many: conn.prepare_cached(&layout.insert_sql(ROWS_PER_STATEMENT))?,
+        one: conn.prepare_cached(&layout.insert_sql(1))?,
+        layout: &layout,
+    };
     let mut waiting = Waiting { groups: FxHashMap::default(), count: 0 };
     for rows in runs {
         layout.check(rows)?;
         for at in 0..check_cells(rows)? {
             waiting.push(rows, at);
             if waiting.count == ROWS_AT_ONCE {
-                waiting.put(&mut statement, &layout)?;
+                waiting.put(&mut insert)?;
             }
         }
     }
-    waiting.put(&mut statement, &layout)
+    waiting.put(&mut insert)
 }
 
 /// Rows that wait to be put, those of one first key (most often a symbol) together: they go to the same pages, which
@@ -93,22 +101,43 @@ impl<'a> Waiting<'a> {
         self.count += 1;
     }
 
-    fn put(&mut self, statement: &mut CachedStatement<'_>, layout: &Layout) -> Result<()> {
-        let width = statement.parameter_count();
+    fn put(&mut self, insert: &mut Insert<'_>) -> Result<()> {
         let mut groups: Vec<_> = self.groups.iter_mut().collect();
         groups.sort_unstable_by_key(|(key, _)| **key);
         for (_, group) in groups {
-            for row in group.chunks_exact(width) {
-                for (parameter, value) in (1..).zip(row) {
-                    statement.raw_bind_parameter(parameter, ToSqlOutput::Borrowed(*value))?;
-                }
-                statement.raw_execute().map_err(|error| not_put(layout, error))?;
-            }
+            insert.put(group)?;
             group.clear();
         }
         self.count = 0;
         Ok(())
     }
+}
+
+/// The statements that put rows into a table.
+struct Insert<'a> {
+    many: CachedStatement<'a>,
+    one: CachedStatement<'a>,
+    layout: &'a Layout,
+}
+
+impl Insert<'_> {
+    /// Puts rows, given as their parameters one behind the other.
+    fn put(&mut self, parameters: &[ValueRef<'_>]) -> Result<()> {
+        let width = self.layout.width();
+        let mut pieces = parameters.chunks_exact(width * ROWS_PER_STATEMENT);
+        for piece in &mut pieces {
+            execute(&mut self.many, self.layout, piece)?;
+        }
+        pieces.remainder().chunks_exact(width).try_for_each(|row| execute(&mut self.one, self.layout, row))
+    }
+}
+
+fn execute(statement: &mut CachedStatement<'_>, layout: &Layout, parameters: &[ValueRef<'_>]) -> Result<()> {
+    for (parameter, value) in (1..).zip(parameters) {
+        statement.raw_bind_parameter(parameter, ToSqlOutput::Borrowed(*value))?;
+    }
+    statement.raw_execute().map_err(|error| not_put(layout, error))?;
+    Ok(())
 }
 
 /// A value as it is bound, without a copy. SQLite takes `NaN` for NULL.

@@ -1,0 +1,19 @@
+//! Answers every HTTP request with 200 and nothing in it: what `wasmtime serve` costs by itself, for the benchmark of
+//! invoking a stage.
+
+use wasip2::http::types::{Fields, IncomingRequest, OutgoingResponse, ResponseOutparam};
+
+struct Nothing;
+
+impl wasip2::exports::http::incoming_handler::Guest for Nothing {
+    fn handle(_: IncomingRequest, answer: ResponseOutparam) {
+        ResponseOutparam::set(answer, Ok(OutgoingResponse::new(Fields::new())));
+    }
+}
+
+#[allow(unsafe_code, reason = "generated: the exported functions of a component have fixed names")]
+mod exported {
+    use super::Nothing;
+
+    wasip2::http::proxy::export!(Nothing);
+}
