@@ -1,6 +1,7 @@
 //! What the whole-system tests and the benchmarks share.
 
 pub mod bench;
+pub mod listening;
 pub mod memory_store;
 pub mod native;
 pub mod program;

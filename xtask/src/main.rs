@@ -3,6 +3,7 @@
 //! This program finds tools, calls cargo and copies files. It knows where artifacts lie and nothing of what is in them.
 
 mod bench;
+mod browser;
 mod build;
 mod check;
 mod guest;

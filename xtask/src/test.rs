@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 
 use crate::test_report::TestReport;
 use crate::workspace::Workspace;
-use crate::{guest, process};
+use crate::{browser, guest, process};
 
 /// Why a test of ours is ignored; no other reason is accepted in review.
-const SKIP_REASON: &str = "needs the recordings (../shared/data or TAPELINE_RECORDINGS)";
+const SKIP_REASON: &str = "needs the recordings (../shared/data or TAPELINE_RECORDINGS), or Chromium on the path";
 
 /// Runs every test whose name fits. The last line on stdout is `N passed, N failed, N skipped`.
 ///
@@ -22,6 +22,7 @@ const SKIP_REASON: &str = "needs the recordings (../shared/data or TAPELINE_RECO
 /// # Errors
 /// When something does not compile.
 pub(crate) fn run(workspace: &Workspace, args: &[String], program_args: &[String]) -> Result<ExitCode> {
+    browser::set_up();
     guest::build_all(workspace)?;
     // The same packages, targets and profile as the tests, so that cargo picks the same features and the tests reuse it.
     let mut programs = workspace.cargo("build");

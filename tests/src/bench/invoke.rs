@@ -5,14 +5,14 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::program;
+use crate::{listening::Listening, program};
 
 /// Requests before it counts, and requests that count.
 const WARM_UP: usize = 2_000;
@@ -29,60 +29,32 @@ pub struct Answers {
     pub p99_seconds: f64,
 }
 
-/// A server that says on its first line where it listens; stopped when it is dropped.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command.spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        } else if let Some(output) = child.stderr.take() {
-            BufReader::new(output).read_line(&mut line)?;
+fn measure(address: &str, path: &str, body: &str, expected: &str) -> Result<Answers> {
+    let stream = TcpStream::connect(address).with_context(|| format!("connect to {}", address))?;
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{body}",
+        address,
+        body.len()
+    );
+    let mut times = Vec::with_capacity(REQUESTS);
+    let mut started = Instant::now();
+    for number in 0..WARM_UP + REQUESTS {
+        if number == WARM_UP {
+            started = Instant::now();
+            times.clear();
         }
-        let address = line.trim().rsplit_once("http://").with_context(|| line.clone())?.1;
-        Ok(Self { child, address: address.trim_end_matches('/').to_owned() })
+        let sent = Instant::now();
+        (&stream).write_all(request.as_bytes())?;
+        let body = answer(&mut reader)?;
+        ensure!(body.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(&body));
+        times.push(sent.elapsed());
     }
-
-    fn measure(&self, path: &str, body: &str, expected: &str) -> Result<Answers> {
-        let stream = TcpStream::connect(&self.address).with_context(|| format!("connect to {}", self.address))?;
-        stream.set_nodelay(true)?;
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        );
-        let mut times = Vec::with_capacity(REQUESTS);
-        let mut started = Instant::now();
-        for number in 0..WARM_UP + REQUESTS {
-            if number == WARM_UP {
-                started = Instant::now();
-                times.clear();
-            }
-            let sent = Instant::now();
-            (&stream).write_all(request.as_bytes())?;
-            let body = answer(&mut reader)?;
-            ensure!(body.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(&body));
-            times.push(sent.elapsed());
-        }
-        let per_second = REQUESTS as f64 / started.elapsed().as_secs_f64();
-        times.sort_unstable();
-        let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or(Duration::MAX);
-        Ok(Answers { per_second, p99_seconds: p99.as_secs_f64() })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It is gone already when this fails.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let per_second = REQUESTS as f64 / started.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or(Duration::MAX);
+    Ok(Answers { per_second, p99_seconds: p99.as_secs_f64() })
 }
 
 /// One trade through dedup.
@@ -93,8 +65,8 @@ pub fn of_stage(folder: &Path) -> Result<Answers> {
     let mut up = Command::new(program::path());
     up.args(["up", "--no-source", "--listen", "127.0.0.1:0", "--components"]).arg(program::components());
     up.arg("--data").arg(folder.join("invoke")).arg(program::bitcoin_pipeline());
-    let server = Server::start(up.stdout(Stdio::piped()))?;
-    server.measure("/stages/dedup/invoke", TRADE, "{\"kind\":\"trade\"")
+    let server = Listening::start(up.stdout(Stdio::piped()))?;
+    measure(&server.address, "/stages/dedup/invoke", TRADE, "{\"kind\":\"trade\"")
 }
 
 /// The same request to `wasmtime serve`; `None` when there is no `wasmtime` on the path.
@@ -108,8 +80,8 @@ pub fn of_wasmtime() -> Result<Option<Answers>> {
     }
     let mut serve = Command::new("wasmtime");
     serve.args(["serve", "--addr", "127.0.0.1:0"]).arg(program::components().join("test/nothing.wasm"));
-    let server = Server::start(serve.stderr(Stdio::piped()))?;
-    server.measure("/", TRADE, "").map(Some)
+    let server = Listening::start(serve.stderr(Stdio::piped()))?;
+    measure(&server.address, "/", TRADE, "").map(Some)
 }
 
 /// Reads one answer, which must be good; gives its body.
