@@ -3,7 +3,10 @@
 use rustc_hash::FxHashMap;
 use tapeline_events::Name;
 
-use crate::contract::{Batch, COINED, Columns};
+use crate::{
+    batch::Breach,
+    contract::{Batch, COINED, Columns},
+};
 
 /// Names that a pipeline can have: symbols, sources, currencies. Above it, new names share the last one, `(too many
 /// names)`; four million is some hundred megabytes in the host and in each instance.
@@ -11,13 +14,23 @@ pub const NAMES_MAX: usize = 4_000_000;
 const TOO_MANY: &str = "(too many names)";
 
 /// The texts behind the numbers in batches, the same for all stages of a pipeline in a process.
-#[derive(Default)]
 pub struct Names {
     texts: Vec<Box<str>>,
     by_text: FxHashMap<Box<str>, u32>,
+    max: usize,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::with_max(NAMES_MAX)
+    }
 }
 
 impl Names {
+    fn with_max(max: usize) -> Self {
+        Self { texts: Vec::new(), by_text: FxHashMap::default(), max }
+    }
+
     /// The text of a name; empty for a number that no name has.
     pub fn text(&self, name: Name) -> &str {
         self.texts.get(name.0 as usize).map_or("", AsRef::as_ref)
@@ -28,7 +41,7 @@ impl Names {
         if let Some(number) = self.by_text.get(text) {
             return Name(*number);
         }
-        if self.texts.len() >= NAMES_MAX && text != TOO_MANY {
+        if self.texts.len() >= self.max && text != TOO_MANY {
             return self.intern(TOO_MANY);
         }
         let number = self.texts.len() as u32;
@@ -71,30 +84,83 @@ impl Told {
         }
     }
 
-    /// The pipeline's number for a number in an instance's answer.
-    pub fn resolve(&self, number: u32) -> u32 {
-        if number < COINED || number == Name::NONE {
-            return number;
+    /// The pipeline's number for a number in an instance's answer; none when it is neither one that the instance was
+    /// told nor one that it coined.
+    pub fn resolve(&self, number: u32) -> Option<u32> {
+        match number.checked_sub(COINED) {
+            None => ((number as usize) < self.count).then_some(number),
+            Some(at) => self.coined.get(at as usize).copied(),
         }
-        self.coined.get((number - COINED) as usize).copied().unwrap_or(Name::NONE)
     }
 
     /// Puts the pipeline's numbers in place of the instance's.
-    pub fn resolve_batch(&self, batch: &mut Batch) {
-        if self.coined.is_empty() {
-            return;
-        }
-        let resolve_all = |column: &mut [u32]| column.iter_mut().for_each(|number| *number = self.resolve(*number));
+    ///
+    /// # Errors
+    /// When there is a number that [`resolve`](Self::resolve) does not know.
+    pub fn resolve_batch(&self, batch: &mut Batch) -> Result<(), Breach> {
         for group in &mut batch.groups {
-            group.source = self.resolve(group.source);
-            resolve_all(&mut group.symbol);
+            self.resolve_all(std::slice::from_mut(&mut group.source))?;
+            self.resolve_all(&mut group.symbol)?;
             match &mut group.columns {
-                Columns::Trades(trades) => resolve_all(&mut trades.currency),
-                Columns::OptionQuotes(quotes) => resolve_all(&mut quotes.underlying),
-                Columns::Dividends(dividends) => resolve_all(&mut dividends.currency),
-                Columns::Predictions(predictions) => resolve_all(&mut predictions.model),
+                Columns::Trades(trades) => self.resolve_present(&mut trades.currency)?,
+                Columns::OptionQuotes(quotes) => self.resolve_all(&mut quotes.underlying)?,
+                Columns::Dividends(dividends) => self.resolve_present(&mut dividends.currency)?,
+                Columns::Predictions(predictions) => self.resolve_present(&mut predictions.model)?,
                 _ => {}
             }
         }
+        Ok(())
+    }
+
+    fn resolve_all(&self, column: &mut [u32]) -> Result<(), Breach> {
+        // Most often an instance has coined nothing lately, and all is as it was told.
+        if column.iter().fold(0, |max, number| *number.max(&max)) < self.count.min(COINED as usize) as u32 {
+            return Ok(());
+        }
+        column.iter_mut().try_for_each(|number| self.resolve_one(number))
+    }
+
+    fn resolve_present(&self, column: &mut [u32]) -> Result<(), Breach> {
+        column.iter_mut().filter(|number| **number != Name::NONE).try_for_each(|number| self.resolve_one(number))
+    }
+
+    fn resolve_one(&self, number: &mut u32) -> Result<(), Breach> {
+        let unknown = || Breach(format!("{number} is the number of no name"));
+        *number = self.resolve(*number).ok_or_else(unknown)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch;
+
+    #[test]
+    fn names_above_the_limit_share_one() {
+        let mut names = Names::with_max(2);
+        let (a, b) = (names.intern("A"), names.intern("B"));
+        let (c, d) = (names.intern("C"), names.intern("D"));
+        assert_eq!((c, names.text(c)), (d, TOO_MANY));
+        assert_eq!((names.intern("A"), names.intern("B"), names.len()), (a, b, 3));
+    }
+
+    #[test]
+    fn a_number_that_nobody_gave_is_a_breach() {
+        let mut names = Names::default();
+        let line = br#"{"kind":"trade","symbol":"A","source":"s","time":"1970-01-01T00:00:00Z","price":1}"#;
+        let told = batch::from_lines(std::iter::once(&line[..]), None, &mut names).unwrap();
+        let mut instance = Told::default();
+        assert_eq!(instance.untold(&names).len(), 2);
+        instance.coin(&["B".to_owned()], &mut names);
+        let symbol = |number: u32| {
+            let mut batch = told.clone();
+            batch.groups[0].symbol[0] = number;
+            instance.resolve_batch(&mut batch).map(|()| names.text(Name(batch.groups[0].symbol[0])).to_owned()).ok()
+        };
+        assert_eq!(symbol(told.groups[0].symbol[0]).as_deref(), Some("A"));
+        assert_eq!(symbol(COINED).as_deref(), Some("B"));
+        // The pipeline has a third name by now, which this instance was not told.
+        assert_eq!([symbol(2), symbol(COINED + 1), symbol(Name::NONE)], [None, None, None]);
     }
 }

@@ -103,3 +103,39 @@ fn deserialize(engine: &wasmtime::Engine, compiled: &[u8]) -> wasmtime::Result<C
     // digest was checked; the engine refuses code of another version or configuration.
     unsafe { Component::deserialize(engine, compiled) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The header of a component with nothing in it.
+    const NOTHING: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    #[test]
+    fn a_damaged_file_is_compiled_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, engine) = (CompiledCache::new(folder.path()), wasmtime::Engine::default());
+        cache.compile(&engine, "digest", NOTHING).unwrap();
+        let path = cache.path(&engine, "digest");
+        let whole = fs::read(&path).unwrap();
+        assert!(load(&engine, &path).is_some());
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let of_nothing_compiled = [Sha256::digest(b"not compiled").as_slice(), b"not compiled"].concat();
+        for damaged in [&flipped[..], &whole[..whole.len() / 2], &whole[..DIGEST_BYTES - 1], b"", &of_nothing_compiled]
+        {
+            fs::write(&path, damaged).unwrap();
+            assert!(load(&engine, &path).is_none());
+            cache.compile(&engine, "digest", NOTHING).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn what_is_no_component_is_refused_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, engine) = (CompiledCache::new(folder.path()), wasmtime::Engine::default());
+        assert!(cache.compile(&engine, "digest", b"no component").is_err_and(|error| error.kind() == Kind::Invalid));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

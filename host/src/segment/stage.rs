@@ -253,17 +253,18 @@ impl StageWorker {
     ) -> Result<Batch, Fault> {
         frames.names = self.told.untold(names);
         let mut decoded = self.instance.decode(frames)?;
-        check_decoded(frames, &decoded).map_err(|breach| Fault::Breach(breach.to_string()))?;
+        let breach = |breach: Breach| Fault::Breach(breach.to_string());
+        check_decoded(frames, &decoded).map_err(breach)?;
         self.told.coin(&decoded.names, names);
-        self.told.resolve_batch(&mut decoded.events);
+        self.told.resolve_batch(&mut decoded.events).map_err(breach)?;
         out.tally.pass(self.index, &decoded.events);
         for mut dropped in decoded.dropped {
-            dropped.symbol = dropped.symbol.map(|symbol| self.told.resolve(symbol));
+            dropped.symbol = dropped.symbol.and_then(|symbol| self.told.resolve(symbol));
             out.tally.drop_records(self.index, &dropped);
         }
         for reject in decoded.rejects {
             let frame = reject.frame as usize;
-            let symbol = reject.symbol.map(|symbol| self.told.resolve(symbol));
+            let symbol = reject.symbol.and_then(|symbol| self.told.resolve(symbol));
             let received = frames.received.get(frame).copied().filter(|received| *received != i64::MIN);
             out.tally.refuse(self.index, symbol, received);
             let payload = reject.part.map_or_else(|| frame_bytes(frames, frame).to_vec(), String::into_bytes);
@@ -305,7 +306,7 @@ impl StageWorker {
                 return Err(Fault::Breach(format!("{} groups are too many", output.emitted.groups.len())));
             }
             self.told.coin(&output.names, names);
-            self.told.resolve_batch(&mut output.emitted);
+            self.told.resolve_batch(&mut output.emitted).map_err(breach)?;
             output
         };
         self.note_marks(&input.events);

@@ -139,7 +139,7 @@ impl Kept {
         let mut output = self.instance.process_async(&input).await?;
         check(&input.events, &output, group_count).map_err(breach)?;
         self.told.coin(&output.names, &mut self.names);
-        self.told.resolve_batch(&mut output.emitted);
+        self.told.resolve_batch(&mut output.emitted).map_err(breach)?;
         let asked = Asked { events: count, watermark, names: &self.names };
         Ok(answer::of_stage(input.events, bypass, output, &asked))
     }
@@ -154,7 +154,7 @@ impl Kept {
         let mut decoded = self.instance.decode_async(&frames).await?;
         batch::check(&decoded.events).map_err(breach)?;
         self.told.coin(&decoded.names, &mut self.names);
-        self.told.resolve_batch(&mut decoded.events);
+        self.told.resolve_batch(&mut decoded.events).map_err(breach)?;
         answer::of_fetcher(&frames, &decoded, &self.names).map_err(breach)
     }
 }
