@@ -1,45 +1,40 @@
 //! What `wit/` means in Rust, on the host's side: generated, plus rows over the generated columns.
 
-/// World `stage`; its types are the ones that the other worlds use too.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from wit/")]
-pub mod stage_world {
-    wasmtime::component::bindgen!({
-        world: "stage",
-        path: "../wit",
-        exports: { default: async },
-        additional_derives: [PartialEq, Clone],
-    });
+macro_rules! world {
+    ($(#[$doc:meta])* $module:ident, $world:literal $(, $events:literal: $events_here:path, $state:literal: $state_here:path)?) => {
+        $(#[$doc])*
+        #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from wit/")]
+        pub mod $module {
+            wasmtime::component::bindgen!({
+                world: $world,
+                path: "../wit",
+                exports: { default: async },
+                additional_derives: [PartialEq, Clone],
+                $(with: { $events: $events_here, $state: $state_here },)?
+            });
+        }
+    };
 }
 
-/// World `fetcher`.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from wit/")]
-pub mod fetcher_world {
-    wasmtime::component::bindgen!({
-        world: "fetcher",
-        path: "../wit",
-        exports: { default: async },
-        additional_derives: [PartialEq, Clone],
-        with: {
-            "tapeline:pipeline/events": crate::contract::stage_world::tapeline::pipeline::events,
-            "tapeline:pipeline/state": crate::contract::stage_world::tapeline::pipeline::state,
-        },
-    });
-}
-
-/// World `writer`.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from wit/")]
-pub mod writer_world {
-    wasmtime::component::bindgen!({
-        world: "writer",
-        path: "../wit",
-        exports: { default: async },
-        additional_derives: [PartialEq, Clone],
-        with: {
-            "tapeline:pipeline/events": crate::contract::stage_world::tapeline::pipeline::events,
-            "tapeline:pipeline/state": crate::contract::stage_world::tapeline::pipeline::state,
-        },
-    });
-}
+world!(
+    /// World `stage`; its types are the ones that the other worlds use too.
+    stage_world,
+    "stage"
+);
+world!(
+    /// World `fetcher`.
+    fetcher_world,
+    "fetcher",
+    "tapeline:pipeline/events": crate::contract::stage_world::tapeline::pipeline::events,
+    "tapeline:pipeline/state": crate::contract::stage_world::tapeline::pipeline::state
+);
+world!(
+    /// World `writer`.
+    writer_world,
+    "writer",
+    "tapeline:pipeline/events": crate::contract::stage_world::tapeline::pipeline::events,
+    "tapeline:pipeline/state": crate::contract::stage_world::tapeline::pipeline::state
+);
 
 pub use fetcher_world::exports::tapeline::pipeline::decode::{Decoded, Dropped, Frames, Reject as FrameReject};
 pub use stage_world::{
@@ -65,6 +60,8 @@ pub const INPUT: u8 = 255;
 pub const GROUPS_MAX: usize = 253;
 /// First number of the names that a stage coins.
 pub const COINED: u32 = 0x8000_0000;
+/// The receive time of a frame that has none.
+pub const NOT_RECEIVED: i64 = i64::MIN;
 /// The mark that says that nothing comes any more.
 pub const END: i64 = i64::MAX;
 

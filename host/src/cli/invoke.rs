@@ -10,7 +10,10 @@ use clap::Args;
 use super::{Globals, exit::Exit, output};
 use crate::{
     error::{Context as _, Error, Kind, Result},
-    pipeline::{InvokeError, InvokeOptions, Invoker, WasmStage, spec::Pipeline},
+    pipeline::{
+        InvokeError, InvokeOptions, Invoker, WasmStage,
+        spec::{Pipeline, find_component},
+    },
     runtime::{Fault, Limits},
     store::Counts,
 };
@@ -96,26 +99,12 @@ impl Invoke {
         }
         let component = match &self.component {
             Some(path) => path.clone(),
-            None => self.find_component(globals)?,
+            // In the same places as for a pipeline, as seen from the present folder.
+            None => {
+                find_component(&self.stage, &self.stage, globals.components_folder(), "target/components".as_ref())?
+            }
         };
         Ok(Recipe { component, settings, limits: Limits::default(), format: self.format.clone() })
-    }
-
-    /// Finds a component where no pipeline file says where it is: in the same places, as seen from the present folder.
-    fn find_component(&self, globals: &Globals) -> Result<PathBuf> {
-        let program = std::env::current_exe().ok();
-        let above = |levels| Some(program.as_deref()?.ancestors().nth(levels)?.join("components"));
-        let folders = match globals.components_folder() {
-            Some(folder) => vec![folder.to_owned()],
-            None => [above(1), above(2), Some("target/components".into())].into_iter().flatten().collect(),
-        };
-        let places: Vec<PathBuf> =
-            folders.iter().map(|folder| folder.join(&self.stage).with_extension("wasm")).collect();
-        let missing = || {
-            let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-            Error::not_found(format!("find component {:?}: not at {}", self.stage, places.join(", ")))
-        };
-        places.iter().find(|place| place.is_file()).cloned().ok_or_else(missing)
     }
 
     fn describe(&self, error: InvokeError, pipeline: Option<&Pipeline>) -> Error {

@@ -21,7 +21,10 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use self::lines::{Line, Lines};
-use crate::error::{Context, Error, Kind, Result};
+use crate::{
+    contract::NOT_RECEIVED,
+    error::{Context, Error, Kind, Result},
+};
 
 /// Longest line. Vendors' frames have some hundred bytes, order book snapshots 100 kB; what is longer is no line of a
 /// recording, and a broker would not take it as a message.
@@ -32,8 +35,6 @@ const HEAD_BYTES: usize = 200;
 const CHUNK_BYTES_MAX: usize = 1 << 31;
 /// Bytes that are read from a file at a time: a system call for each costs little, and they stay in the cache.
 const READ_BYTES: usize = 128 * 1024;
-/// No receive time.
-const NOT_RECEIVED: i64 = i64::MIN;
 /// Digits of the largest time in nanoseconds.
 const STAMP_DIGITS_MAX: usize = 19;
 
@@ -203,9 +204,9 @@ impl Chunk {
     }
 }
 
-/// Splits a line into receive time and frame. What does not begin like a time is all frame.
+/// Splits a line into receive time, or [`NOT_RECEIVED`], and frame. What does not begin like a time is all frame.
 #[inline]
-fn split_stamp(line: &[u8]) -> (i64, &[u8]) {
+pub(crate) fn split_stamp(line: &[u8]) -> (i64, &[u8]) {
     let digits = line.iter().take(STAMP_DIGITS_MAX).take_while(|byte| byte.is_ascii_digit());
     // 19 nines are less than 2^64.
     let (number, count) =

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use components::find_component;
 use document::Document;
 use raw::{Raw, RawCommit, RawSource, RawSpan, RawStage, RawWatermark, SourceType};
 use tapeline_events::Span;

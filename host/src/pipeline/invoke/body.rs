@@ -1,15 +1,12 @@
 //! What a body holds: lines, or the elements of a JSON array.
 
-use memchr::memchr;
 use serde_json::value::RawValue;
 
 use super::InvokeError;
-use crate::contract::Frames;
-
-/// No receive time.
-const NOT_RECEIVED: i64 = i64::MIN;
-/// Digits of the largest time in nanoseconds.
-const STAMP_DIGITS_MAX: usize = 19;
+use crate::{
+    connector::split_stamp,
+    contract::{Frames, NOT_RECEIVED},
+};
 
 /// The format of our own event lines.
 pub(crate) const EVENTS: &str = "events";
@@ -44,7 +41,7 @@ pub(super) fn frames(records: &[&[u8]], format: &str, received: Option<i64>) -> 
         let (stamp, frame) = split_stamp(record);
         frames.bytes.extend_from_slice(frame);
         frames.ends.push(frames.bytes.len() as u32);
-        frames.received.push(stamp.or(received).unwrap_or(NOT_RECEIVED));
+        frames.received.push(if stamp == NOT_RECEIVED { received.unwrap_or(NOT_RECEIVED) } else { stamp });
     }
     frames
 }
@@ -54,18 +51,6 @@ pub(super) fn frame(frames: &Frames, at: usize) -> &[u8] {
     let end = |at: usize| frames.ends.get(at).map_or(0, |end| *end as usize);
     let start = if at == 0 { 0 } else { end(at - 1) };
     frames.bytes.get(start..end(at)).unwrap_or(&[])
-}
-
-/// What does not begin like a time is all frame.
-fn split_stamp(record: &[u8]) -> (Option<i64>, &[u8]) {
-    let stamp = || {
-        let start = record.get(..=STAMP_DIGITS_MAX).unwrap_or(record);
-        let end = memchr(b' ', start)?;
-        let digits = start.get(..end).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
-        let received = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        Some((received, record.get(end + 1..)?))
-    };
-    stamp().map_or((None, record), |(received, frame)| (Some(received), frame))
 }
 
 #[cfg(test)]

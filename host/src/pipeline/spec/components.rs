@@ -15,20 +15,12 @@ impl Pipeline {
     /// # Errors
     /// `NotFound` when it is in none of these places; all of them are named.
     pub fn resolve_component(&self, stage: &Stage, components_folder: Option<&Path>) -> Result<PathBuf> {
-        let places = match (&stage.component, components_folder) {
-            (ComponentRef::Path(path), _) => vec![self.folder().join(path)],
-            (ComponentRef::Name(name), Some(folder)) => vec![folder.join(file_name(name))],
-            (ComponentRef::Name(name), None) => self.usual_places(name),
-        };
-        places.iter().find(|place| place.is_file()).cloned().ok_or_else(|| missing(stage, &places))
-    }
-
-    fn usual_places(&self, name: &str) -> Vec<PathBuf> {
-        let program = std::env::current_exe().ok();
-        let beside = program.as_deref().and_then(Path::parent).map(|folder| folder.join("components"));
-        let above = program.as_deref().and_then(|file| file.parent()?.parent()).map(|folder| folder.join("components"));
-        let built = self.folder().join("../target/components");
-        [beside, above, Some(built)].into_iter().flatten().map(|folder| folder.join(file_name(name))).collect()
+        match &stage.component {
+            ComponentRef::Path(path) => take_first(&stage.name, vec![self.folder().join(path)]),
+            ComponentRef::Name(name) => {
+                find_component(&stage.name, name, components_folder, &self.folder().join("../target/components"))
+            }
+        }
     }
 
     fn folder(&self) -> &Path {
@@ -36,17 +28,30 @@ impl Pipeline {
     }
 }
 
-fn file_name(name: &str) -> String {
-    format!("{name}.wasm")
+/// Finds a component by its name: in `folder` and nowhere else if that is given; otherwise in `components` beside the
+/// program, beside the program's folder, and in `built`.
+///
+/// # Errors
+/// `NotFound` when it is in none of these places; all of them are named.
+pub(crate) fn find_component(stage: &str, name: &str, folder: Option<&Path>, built: &Path) -> Result<PathBuf> {
+    let program = std::env::current_exe().ok();
+    let above = |levels| Some(program.as_deref()?.ancestors().nth(levels)?.join("components"));
+    let folders = match folder {
+        Some(folder) => vec![folder.to_owned()],
+        None => [above(1), above(2), Some(built.to_owned())].into_iter().flatten().collect(),
+    };
+    take_first(stage, folders.iter().map(|folder| folder.join(format!("{name}.wasm"))).collect())
 }
 
-fn missing(stage: &Stage, places: &[PathBuf]) -> Error {
-    let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-    let places = places.join(", ");
-    Error::not_found(format!(
-        "find the component of stage {}: not at {places}; `cargo xtask build` makes the components",
-        stage.name
-    ))
+fn take_first(stage: &str, places: Vec<PathBuf>) -> Result<PathBuf> {
+    let missing = || {
+        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        let places = places.join(", ");
+        Error::not_found(format!(
+            "find the component of stage {stage}: not at {places}; `cargo xtask build` makes the components"
+        ))
+    };
+    places.iter().find(|place| place.is_file()).cloned().ok_or_else(missing)
 }
 
 #[cfg(test)]
