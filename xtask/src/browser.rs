@@ -9,7 +9,7 @@ const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 /// Installs Chromium as root on Debian. Where it cannot, the tests that need one are reported as skipped.
 pub(crate) fn set_up() {
     let is_there = |name: &&str| process::succeeds(Command::new(name).arg("--version"));
-    if BROWSERS.iter().any(|name| is_there(&name)) {
+    if BROWSERS.iter().any(is_there) {
         return;
     }
     let mut install = Command::new("apt-get");
