@@ -7,9 +7,82 @@ use std::ops::Range;
 use tapeline_events::{Entry, Line, LineError, Name};
 
 use crate::{
-    contract::{Batch, Fate, GROUPS_MAX, Group, INPUT, KindSet, MARK, Output},
+    contract::{Batch, Columns, Fate, GROUPS_MAX, Group, INPUT, KindSet, MARK, Output},
     names::Names,
 };
+
+/// Bytes that a batch takes, roughly: what its columns hold.
+pub fn byte_count(batch: &Batch) -> usize {
+    // Some ten columns of eight bytes; texts are short and rare.
+    event_count(batch) * 80 + batch.order.len() + batch.marks.len() * 8
+}
+
+/// Takes the marks out, and puts another one at the end if there is one.
+pub fn replace_marks(batch: &mut Batch, mark: Option<i64>) {
+    batch.marks.clear();
+    batch.order.retain(|code| *code != MARK);
+    if batch.groups.len() <= 1 {
+        batch.order.clear();
+    }
+    if let Some(mark) = mark {
+        if batch.order.is_empty() {
+            batch.order = vec![0; event_count(batch)];
+        }
+        batch.order.push(MARK);
+        batch.marks.push(mark);
+    }
+}
+
+/// Puts the elements of one batch behind those of another.
+///
+/// # Errors
+/// Both, when together they have more groups than a batch can have.
+pub fn join(mut first: Batch, second: Batch) -> Result<Batch, Box<(Batch, Batch)>> {
+    if first.groups.len() + second.groups.len() > GROUPS_MAX {
+        return Err(Box::new((first, second)));
+    }
+    if first.order.is_empty() {
+        first.order = vec![0; event_count(&first)];
+    }
+    let mut code_of = [MARK; 256];
+    let implied = if second.order.is_empty() { event_count(&second) } else { 0 };
+    for (at, group) in second.groups.into_iter().enumerate() {
+        let alike = |known: &Group| !group.is_empty() && known.takes(&group.envelope_at(0), group.columns.kind());
+        let place = first.groups.iter().position(alike).unwrap_or_else(|| {
+            first.groups.push(group.empty_like());
+            first.groups.len() - 1
+        });
+        code_of[at] = place as u8;
+        first.groups[place].append(&group, 0..group.len());
+    }
+    first.order.extend(std::iter::repeat_n(code_of[0], implied));
+    first.order.extend(second.order.iter().map(|code| code_of[usize::from(*code)]));
+    first.marks.extend(second.marks);
+    if first.groups.len() <= 1 && first.marks.is_empty() {
+        first.order.clear();
+    }
+    Ok(first)
+}
+
+/// Calls `visit` with each name of a batch that is there.
+///
+/// # Errors
+/// The first that `visit` fails with.
+pub fn visit_names<E>(batch: &mut Batch, mut visit: impl FnMut(&mut u32) -> Result<(), E>) -> Result<(), E> {
+    for group in &mut batch.groups {
+        visit(&mut group.source)?;
+        group.symbol.iter_mut().try_for_each(&mut visit)?;
+        let column = match &mut group.columns {
+            Columns::Trades(trades) => &mut trades.currency,
+            Columns::OptionQuotes(quotes) => &mut quotes.underlying,
+            Columns::Dividends(dividends) => &mut dividends.currency,
+            Columns::Predictions(predictions) => &mut predictions.model,
+            _ => continue,
+        };
+        column.iter_mut().filter(|name| **name != Name::NONE).try_for_each(&mut visit)?;
+    }
+    Ok(())
+}
 
 /// An answer that does not fit its question.
 #[derive(Debug, thiserror::Error)]
@@ -446,6 +519,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn parts_joined_are_the_whole(kinds in "[abq|]{1,40}", cut in 0_usize..40) {
+            let mut names = Names::default();
+            let events: Vec<_> = kinds.chars().zip(1..).collect();
+            let batch = trades(&mut names, &events);
+            let cut = cut.min(events.len());
+            let joined = join(slice(&batch, 0..cut), slice(&batch, cut..events.len())).unwrap();
+            check(&joined).unwrap();
+            prop_assert_eq!(lines(&joined, &names), lines(&batch, &names));
+        }
+
         #[test]
         fn slices_put_together_are_the_whole(kinds in "[abq|]{1,40}", cut in 0_usize..40) {
             let mut names = Names::default();

@@ -9,7 +9,7 @@ macro_rules! world {
                 world: $world,
                 path: "../wit",
                 exports: { default: async },
-                additional_derives: [PartialEq, Clone],
+                additional_derives: [PartialEq, Clone, serde::Serialize, serde::Deserialize],
                 $(with: { $events: $events_here, $state: $state_here },)?
             });
         }
@@ -107,24 +107,41 @@ impl Fate {
     }
 }
 
+/// The flags of the kinds, in their order.
+const KIND_FLAGS: [Kinds; 12] = [
+    Kinds::TRADES,
+    Kinds::QUOTES,
+    Kinds::BARS,
+    Kinds::OPTION_QUOTES,
+    Kinds::DIVIDENDS,
+    Kinds::SPLITS,
+    Kinds::RATES,
+    Kinds::AVERAGES,
+    Kinds::ALARMS,
+    Kinds::PREDICTIONS,
+    Kinds::GAPS,
+    Kinds::NOTICES,
+];
+
 impl From<Kinds> for KindSet {
     fn from(kinds: Kinds) -> Self {
-        let flags = [
-            Kinds::TRADES,
-            Kinds::QUOTES,
-            Kinds::BARS,
-            Kinds::OPTION_QUOTES,
-            Kinds::DIVIDENDS,
-            Kinds::SPLITS,
-            Kinds::RATES,
-            Kinds::AVERAGES,
-            Kinds::ALARMS,
-            Kinds::PREDICTIONS,
-            Kinds::GAPS,
-            Kinds::NOTICES,
-        ];
-        let bits = flags.iter().enumerate().filter(|(_, flag)| kinds.contains(**flag)).map(|(at, _)| 1 << at).sum();
-        Self(bits)
+        let flags = KIND_FLAGS.iter().enumerate().filter(|(_, flag)| kinds.contains(**flag));
+        Self(flags.map(|(at, _)| 1 << at).sum())
+    }
+}
+
+// The generator derives serde for all types but those of flags.
+impl serde::Serialize for Kinds {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(KindSet::from(*self).0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Kinds {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bits = <u32 as serde::Deserialize>::deserialize(deserializer)?;
+        let flags = KIND_FLAGS.into_iter().enumerate().filter(|(at, _)| bits & (1 << at) != 0);
+        Ok(flags.fold(Self::empty(), |kinds, (_, flag)| kinds | flag))
     }
 }
 

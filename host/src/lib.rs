@@ -4,6 +4,7 @@
 //! objects. ARCHITECTURE.md has the whole picture.
 
 pub mod batch;
+pub mod bus;
 pub mod cli;
 pub mod connector;
 pub mod contract;

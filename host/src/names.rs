@@ -4,8 +4,8 @@ use rustc_hash::FxHashMap;
 use tapeline_events::Name;
 
 use crate::{
-    batch::Breach,
-    contract::{Batch, COINED, Columns},
+    batch::{self, Breach},
+    contract::{Batch, COINED},
 };
 
 /// Names that a pipeline can have: symbols, sources, currencies. Above it, new names share the last one, `(too many
@@ -98,43 +98,20 @@ impl Told {
     /// # Errors
     /// When there is a number that [`resolve`](Self::resolve) does not know.
     pub fn resolve_batch(&self, batch: &mut Batch) -> Result<(), Breach> {
-        for group in &mut batch.groups {
-            self.resolve_all(std::slice::from_mut(&mut group.source))?;
-            self.resolve_all(&mut group.symbol)?;
-            match &mut group.columns {
-                Columns::Trades(trades) => self.resolve_present(&mut trades.currency)?,
-                Columns::OptionQuotes(quotes) => self.resolve_all(&mut quotes.underlying)?,
-                Columns::Dividends(dividends) => self.resolve_present(&mut dividends.currency)?,
-                Columns::Predictions(predictions) => self.resolve_present(&mut predictions.model)?,
-                _ => {}
+        batch::visit_names(batch, |number| {
+            // Most are as the instance was told.
+            if (*number as usize) >= self.count {
+                let unknown = || Breach(format!("{number} is the number of no name"));
+                *number = self.resolve(*number).ok_or_else(unknown)?;
             }
-        }
-        Ok(())
-    }
-
-    fn resolve_all(&self, column: &mut [u32]) -> Result<(), Breach> {
-        // Most often an instance has coined nothing lately, and all is as it was told.
-        if column.iter().fold(0, |max, number| *number.max(&max)) < self.count.min(COINED as usize) as u32 {
-            return Ok(());
-        }
-        column.iter_mut().try_for_each(|number| self.resolve_one(number))
-    }
-
-    fn resolve_present(&self, column: &mut [u32]) -> Result<(), Breach> {
-        column.iter_mut().filter(|number| **number != Name::NONE).try_for_each(|number| self.resolve_one(number))
-    }
-
-    fn resolve_one(&self, number: &mut u32) -> Result<(), Breach> {
-        let unknown = || Breach(format!("{number} is the number of no name"));
-        *number = self.resolve(*number).ok_or_else(unknown)?;
-        Ok(())
+            Ok(())
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch;
 
     #[test]
     fn names_above_the_limit_share_one() {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tapeline::{
     contract::Entry,
-    error::{Error, Kind, Result},
-    store::{Commit, Counts, DeadLetter, JournalEntry, JournalRecord, LedgerKey, Progress, Query, RowSink, Store},
+    error::Result,
+    store::{Commit, Counts, DeadLetter, LedgerKey, Progress, StateStore},
 };
 
 /// Keeps progress, state, ledger and dead letters; counts rows and appended bytes.
@@ -32,11 +32,7 @@ impl MemoryStore {
     }
 }
 
-fn nothing_here<T>() -> Result<T> {
-    Err(Error::new(Kind::Internal, "use a store in memory for what it is not made for"))
-}
-
-impl Store for MemoryStore {
+impl StateStore for MemoryStore {
     fn progress(&self) -> Result<Progress> {
         Ok(self.progress.clone())
     }
@@ -71,37 +67,5 @@ impl Store for MemoryStore {
             written.push(commit);
         }
         Ok(self.progress.journal_sequence)
-    }
-
-    fn append_journal(&mut self, _: &[JournalRecord]) -> Result<u64> {
-        nothing_here()
-    }
-
-    fn read_journal(&self, _: u64, _: usize, _: usize) -> Result<Vec<JournalEntry>> {
-        Ok(Vec::new())
-    }
-
-    fn journal_end(&self) -> Result<u64> {
-        Ok(0)
-    }
-
-    fn query(&self, _: &Query, _: &mut dyn RowSink) -> Result<()> {
-        nothing_here()
-    }
-
-    fn tables(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-
-    fn ledger(&self) -> Result<Vec<(LedgerKey, Counts)>> {
-        Ok(self.ledger.iter().map(|(key, counts)| (key.clone(), counts.clone())).collect())
-    }
-
-    fn dead_letters(&self, _: u64, _: u64) -> Result<Vec<DeadLetter>> {
-        Ok(self.dead.clone())
-    }
-
-    fn redrive(&mut self, _: &[u64]) -> Result<u64> {
-        nothing_here()
     }
 }

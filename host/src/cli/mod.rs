@@ -3,6 +3,7 @@
 //! One file per command; what they share is here, in `output.rs` (standard output), `rows.rs` (tables, CSV, JSON) and
 //! `exit.rs` (errors and exit codes). Nothing here knows how a pipeline works.
 
+mod chained;
 mod check;
 mod dead_letters;
 mod exit;

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use super::{DataFolder, Globals, exit::Exit, output};
+use super::{DataFolder, Globals, chained::Chained, exit::Exit, output};
 use crate::{
     error::{Error, Kind, Result},
     pipeline::{Job, JobInput, Summary, spec::Pipeline},
@@ -25,6 +25,7 @@ then. Without --input it processes what waits in the journal. The exit code is 3
 Examples:
   tapeline run pipelines/bitcoin-trades.toml --input btc.ndjson.zst --data ./btc
   tapeline run pipelines/bitcoin-trades.toml --input monday.ndjson --input tuesday.ndjson --summary json
+  tapeline run pipelines/bitcoin-trades.toml --input btc.ndjson --nats nats://127.0.0.1:4222
   zcat recording.gz | tapeline run pipelines/stock-alarm.toml --input - --format finnhub")]
 pub(super) struct Run {
     /// The pipeline file
@@ -37,6 +38,8 @@ pub(super) struct Run {
     format: Option<String>,
     #[command(flatten)]
     data: DataFolder,
+    #[command(flatten)]
+    chained: Chained,
     /// How to write the summary
     #[arg(long, default_value = "text")]
     summary: SummaryFormat,
@@ -58,7 +61,11 @@ impl Run {
         let store = SqliteStore::open(&self.data.path)?;
         let format = self.format.unwrap_or_else(|| pipeline.format.clone());
         let bar = progress_bar();
-        let summary = Job { pipeline, components, store, inputs, format }.run(report_to(&bar));
+        let job = Job { pipeline, components, store, inputs, format };
+        let summary = match self.chained.connect(&self.data.path)? {
+            None => job.run(report_to(&bar)),
+            Some((broker, _server)) => job.run_chained(broker, &self.chained.stages, report_to(&bar)),
+        };
         bar.finish_and_clear();
         let summary = summary?;
         let mut out = output::lock();

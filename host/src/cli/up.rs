@@ -17,7 +17,7 @@ use crate::{
     error::{Context as _, Error, Kind, Result},
     metrics::Metrics,
     pipeline::{Components, Invoker, Live, LiveOptions, spec::Pipeline},
-    store::{SqliteStore, Store as _},
+    store::{SqliteStore, StateStore as _},
     trigger::http::{Api, ApiParts, Readiness, serve},
 };
 

@@ -8,18 +8,19 @@ use std::{
 };
 
 use super::{
-    Components, Observer, Worker, commit_settings,
+    Chain, Components, Observer, Worker, commit_settings,
     journal::JournalReader,
     spec::Pipeline,
     watermark_settings,
     worker::{Committed, Step},
 };
 use crate::{
+    bus::nats::Broker,
     connector::{Chunk, LINE_BYTES_MAX, Recording, digest_file},
     contract::{END, Frames},
     error::{Error, Kind, Result},
     segment::{NoTap, Origin, Segment, Tapped, Work},
-    store::{Counts, InputFile, JournalRecord, SqliteStore, Store},
+    store::{Counts, InputFile, JournalRecord, SqliteStore, StateStore},
 };
 
 /// Lines that are read at once. Columns of so many events stay in the processor's second cache.
@@ -101,6 +102,13 @@ impl Observer for Totals {
     }
 }
 
+/// What the first segment of a chain commits is counted where it is stored.
+struct Uncounted;
+
+impl Observer for Uncounted {
+    fn committed(&mut self, _: &Committed, _: Vec<Tapped>) {}
+}
+
 fn add(summary: &mut Summary, is_first: bool, counts: &Counts) {
     if is_first {
         summary.events_in += counts.entered;
@@ -124,12 +132,7 @@ impl Job {
     pub fn run(self, mut on_progress: ProgressFn) -> Result<Summary> {
         let started = Instant::now();
         let totals = Totals::default();
-        let files = self.files()?;
-        let mut progress = self.store.progress()?;
-        if !files.is_empty() && !is_same_job(&progress.inputs, &files) {
-            check_finished(&progress.inputs)?;
-            progress.inputs = files;
-        }
+        let inputs = self.inputs_behind(self.store.progress()?.inputs)?;
         let segment = Segment::new(
             self.components.blueprints(),
             watermark_settings(&self.pipeline),
@@ -138,27 +141,49 @@ impl Job {
         )?;
         let commit = commit_settings(&self.pipeline);
         let mut worker = Worker::new(segment, self.store, commit, Box::new(totals.clone()))?;
-        worker.set_inputs(progress.inputs.clone());
+        worker.set_inputs(inputs);
         let mut journal = JournalReader::new(worker.progress().journal_sequence);
         while journal.step(&mut worker)? {}
-        let mut file_index = 0;
-        let sizes: Vec<u64> = self.inputs.iter().map(size_of_input).collect();
-        let total = sizes.iter().sum();
-        let mut before = 0;
-        for (input, size) in self.inputs.iter().zip(&sizes) {
-            let mut report = |read: u64| on_progress(before + read, total, totals.events());
-            match input {
-                JobInput::File(_) => {
-                    read_file(&mut worker, file_index, &mut report)?;
-                    file_index += 1;
-                }
-                JobInput::Stdin => read_stdin(&mut worker, &self.format, &mut report)?,
-            }
-            before += size;
-        }
+        read_all(&mut worker, &self.inputs, &self.format, |read, total| on_progress(read, total, totals.events()))?;
         worker.take(Work::Mark(END), Step::None)?;
         worker.commit()?;
         Ok(totals.summary(started.elapsed()))
+    }
+
+    /// As [`Self::run`], with the segments chained by a broker. The first and the last one run here, those of `stages`
+    /// between them as well (all when none is named); other hosts may run them too.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; `Unavailable` when the broker cannot be reached at the start.
+    pub fn run_chained(self, broker: Broker, stages: &[String], mut on_progress: ProgressFn) -> Result<Summary> {
+        if self.inputs.iter().any(|input| matches!(input, JobInput::Stdin)) {
+            let message = "read standard input into a chain: it cannot be read again, and a chain keeps no raw records";
+            return Err(Error::invalid(message));
+        }
+        let started = Instant::now();
+        let totals = Totals::default();
+        let chain = Chain::new(self.pipeline.clone(), self.components.clone(), broker)?;
+        let mut worker = chain.source(Box::new(Uncounted))?;
+        worker.set_inputs(self.inputs_behind(worker.progress().inputs.clone())?);
+        let Self { store, inputs, format, .. } = self;
+        let (writer, workers) = (chain.write(store, Box::new(totals.clone()))?, chain.start(stages)?);
+        let done = read_all(&mut worker, &inputs, &format, |read, total| on_progress(read, total, totals.events()))
+            .and_then(|()| worker.take(Work::Mark(END), Step::End))
+            .and_then(|()| worker.commit())
+            .and_then(|()| chain.wait_for_end(worker.progress().ends));
+        workers.stop()?;
+        writer.stop()?;
+        done.map(|()| totals.summary(started.elapsed()))
+    }
+
+    /// The files of this job, as far as they have been read.
+    fn inputs_behind(&self, known: Vec<InputFile>) -> Result<Vec<InputFile>> {
+        let files = self.files()?;
+        if files.is_empty() || is_same_job(&known, &files) {
+            return Ok(known);
+        }
+        check_finished(&known)?;
+        Ok(files)
     }
 
     fn files(&self) -> Result<Vec<InputFile>> {
@@ -221,7 +246,32 @@ enum Read {
 }
 
 /// Reads a file on a thread of its own, from where the job is in it.
-fn read_file(worker: &mut Worker<SqliteStore>, index: usize, report: &mut dyn FnMut(u64)) -> Result<()> {
+/// Gives all inputs to a worker. `report` is told how many bytes of how many have been read.
+fn read_all<S: StateStore>(
+    worker: &mut Worker<S>,
+    inputs: &[JobInput],
+    format: &str,
+    mut report: impl FnMut(u64, u64),
+) -> Result<()> {
+    let mut file_index = 0;
+    let sizes: Vec<u64> = inputs.iter().map(size_of_input).collect();
+    let total = sizes.iter().sum();
+    let mut before = 0;
+    for (input, size) in inputs.iter().zip(&sizes) {
+        let mut report = |read: u64| report(before + read, total);
+        match input {
+            JobInput::File(_) => {
+                read_file(worker, file_index, &mut report)?;
+                file_index += 1;
+            }
+            JobInput::Stdin => read_stdin(worker, format, &mut report)?,
+        }
+        before += size;
+    }
+    Ok(())
+}
+
+fn read_file<S: StateStore>(worker: &mut Worker<S>, index: usize, report: &mut dyn FnMut(u64)) -> Result<()> {
     let Some(input) = worker.progress().inputs.get(index).cloned() else { return Ok(()) };
     if input.is_done {
         return Ok(());
@@ -250,7 +300,7 @@ fn read_file(worker: &mut Worker<SqliteStore>, index: usize, report: &mut dyn Fn
     worker.take(nothing, Step::File { index, offset, is_done: true })
 }
 
-fn read_stdin(worker: &mut Worker<SqliteStore>, format: &str, report: &mut dyn FnMut(u64)) -> Result<()> {
+fn read_stdin<S: StateStore>(worker: &mut Worker<S>, format: &str, report: &mut dyn FnMut(u64)) -> Result<()> {
     for read in read_ahead(Recording::open("-".as_ref())?) {
         match read {
             Read::Chunk(chunk, bytes_read) => {
@@ -285,8 +335,8 @@ fn read_ahead(mut recording: Recording) -> mpsc::IntoIter<Read> {
     receiver.into_iter()
 }
 
-fn take_chunk(
-    worker: &mut Worker<SqliteStore>,
+fn take_chunk<S: StateStore>(
+    worker: &mut Worker<S>,
     mut chunk: Chunk,
     format: &str,
     source: &str,

@@ -27,7 +27,7 @@ use crate::{
     connector::{FrameKind, Simulator},
     error::{Error, Kind, Result},
     segment::{Segment, Tapped},
-    store::{JournalRecord, SqliteStore, Store},
+    store::{JournalRecord, SqliteStore, StateStore as _, Store as _},
 };
 
 /// Records of the journal that wait for the worker before new ones are refused: at 200,000 a second, five seconds.

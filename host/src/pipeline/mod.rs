@@ -1,6 +1,7 @@
 //! Runs pipelines: from a pipeline file to a worker that reads, processes and commits.
 
 mod blueprint;
+mod chain;
 mod hub;
 mod invoke;
 mod job;
@@ -10,6 +11,7 @@ pub mod spec;
 mod worker;
 
 pub use blueprint::{Components, WasmStage};
+pub use chain::{Chain, Workers};
 pub use hub::{Hub, Subscription};
 pub(crate) use invoke::{EVENTS, records};
 pub use invoke::{InvokeError, InvokeOptions, Invoked, Invoker, SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX};

@@ -6,6 +6,7 @@
 
 mod components;
 mod document;
+mod nats;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,8 @@ pub struct Pipeline {
     pub watermark: Watermark,
     /// When to commit.
     pub commit: CommitRule,
+    /// How it is chained by NATS, when it is.
+    pub nats: Nats,
     /// In the order of the data; at least two.
     pub stages: Vec<Stage>,
     document: Document,
@@ -88,6 +91,19 @@ pub struct CommitRule {
     pub every: Duration,
     /// At the latest after so many events; above 0.
     pub records: u64,
+}
+
+/// How a pipeline is chained by NATS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nats {
+    /// Parts into which symbols are divided; each is owned by one host at a time.
+    pub partitions: u32,
+    /// Copies of each stream, on as many servers.
+    pub replicas: usize,
+    /// Bytes of each stream.
+    pub stream_bytes_max: u64,
+    /// For each segment the positions of its stages: neighbours that share a worker, without a hop between them.
+    pub segments: Vec<std::ops::Range<usize>>,
 }
 
 /// One stage.
@@ -147,13 +163,15 @@ fn resolve(document: Document) -> Result<Pipeline> {
     let raw: Raw = document.read()?;
     check_name(&document, "name", &raw.name)?;
     let (format, source) = resolve_source(&document, raw.source)?;
+    let stages = resolve_stages(&document, raw.stages)?;
     Ok(Pipeline {
         name: raw.name,
         format,
         source,
         watermark: resolve_watermark(&document, &raw.watermark)?,
         commit: resolve_commit(&document, &raw.commit)?,
-        stages: resolve_stages(&document, raw.stages)?,
+        nats: nats::resolve(&document, &raw.nats, &stages)?,
+        stages,
         document,
     })
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     error::Result,
     segment::{Failure, Mode, Segment, Tapped, Work},
-    store::{Commit, InputFile, JournalRecord, Progress, Store},
+    store::{Commit, InputFile, JournalRecord, Progress, ReadFrom, StateStore},
 };
 
 /// When a worker commits: at whichever comes first.
@@ -59,6 +59,15 @@ pub enum Step {
     },
     /// Records that are stored with the commit.
     Stored(Vec<JournalRecord>),
+    /// A message of the bus.
+    Message {
+        /// Who gave it out.
+        producer: String,
+        /// How far it has been read with this message.
+        read: ReadFrom,
+    },
+    /// The end of everything.
+    End,
     /// Nothing that a source would have to remember.
     None,
 }
@@ -75,7 +84,7 @@ pub struct Worker<S> {
     last_commit: Instant,
 }
 
-impl<S: Store> Worker<S> {
+impl<S: StateStore> Worker<S> {
     /// A worker that goes on from the store's progress.
     ///
     /// # Errors
@@ -107,6 +116,20 @@ impl<S: Store> Worker<S> {
     /// How far the worker has come, what is not committed yet included.
     pub const fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// How far a producer on the bus has been read, what is not committed included.
+    pub fn read_of(&self, producer: &str) -> ReadFrom {
+        let waiting = self.uncommitted.iter().rev().find_map(|(_, step)| match step {
+            Step::Message { producer: of, read } if of == producer => Some(*read),
+            _ => None,
+        });
+        waiting.or_else(|| self.progress.read.get(producer).copied()).unwrap_or_default()
+    }
+
+    /// Whether there is work that is not committed.
+    pub const fn has_uncommitted(&self) -> bool {
+        !self.uncommitted.is_empty()
     }
 
     /// Newest event time and watermark, ns since the epoch.
@@ -189,6 +212,10 @@ impl<S: Store> Worker<S> {
                     }
                 }
                 Step::Stored(records) => commit.journal.extend(records),
+                Step::Message { producer, read } => {
+                    self.progress.read.insert(producer, read);
+                }
+                Step::End => self.progress.ends += 1,
                 Step::None => {}
             }
         }
@@ -197,6 +224,8 @@ impl<S: Store> Worker<S> {
         commit.progress = self.progress.clone();
         let mut done = describe(&commit);
         self.progress.journal_sequence = self.store.commit(commit)?;
+        // A store that gives out counts what it gave.
+        self.progress.given = self.store.progress()?.given;
         done.took = started.elapsed();
         self.records = 0;
         self.last_commit = Instant::now();

@@ -16,11 +16,12 @@ pub use watermark::{Watermark, WatermarkSettings};
 
 use crate::{
     batch,
+    bus::Message,
     contract::{Batch, END, Frames},
     error::{Error, Kind, Result},
     names::Names,
     runtime::Fault,
-    store::{Aside, DeadLetter, Progress, Store},
+    store::{Aside, DeadLetter, Progress, StateStore},
 };
 
 /// Something to be done. Kept until it is committed, so that it can be done again.
@@ -53,6 +54,13 @@ pub enum Work {
         /// Where they are stored.
         origin: Origin,
     },
+    /// What the segment before gave out.
+    Carried {
+        /// Events, counts and dead letters.
+        message: Message,
+        /// Where it is stored.
+        origin: Origin,
+    },
     /// A watermark, ns since the epoch.
     Mark(i64),
 }
@@ -64,6 +72,7 @@ impl Work {
             Self::Frames { frames, .. } => frames.ends.len(),
             Self::Lines { bytes, .. } => memchr::memchr_iter(b'\n', bytes).count() + 1,
             Self::Unreadable { records, .. } => records.len(),
+            Self::Carried { message, .. } => message.len(),
             Self::Mark(_) => 1,
         }
     }
@@ -74,9 +83,11 @@ impl Work {
     }
 }
 
-/// The stages of a pipeline in one worker.
+/// Stages of a pipeline in one worker: all of them, or neighbours.
 pub struct Segment {
     stages: Vec<StageWorker>,
+    /// Position of the first stage in the pipeline.
+    first: usize,
     names: Names,
     watermark: Watermark,
     outcome: Outcome,
@@ -121,15 +132,31 @@ impl Segment {
         blueprints: Vec<Box<dyn Blueprint>>,
         watermark: WatermarkSettings,
         tap: Box<dyn Tap>,
-        store: &dyn Store,
+        store: &dyn StateStore,
     ) -> Result<Self> {
         check_chain(&blueprints)?;
+        Self::part(blueprints, 0, watermark, tap, store)
+    }
+
+    /// Makes neighbouring stages of a pipeline, of which the first is its stage number `first`, from 0. What the last of
+    /// them gives out goes into the commit, unless it is the writer. That the whole chain is in order is not checked.
+    ///
+    /// # Errors
+    /// As [`Self::new`], but for the chain.
+    pub fn part(
+        blueprints: Vec<Box<dyn Blueprint>>,
+        first: usize,
+        watermark: WatermarkSettings,
+        tap: Box<dyn Tap>,
+        store: &dyn StateStore,
+    ) -> Result<Self> {
         let names = Names::default();
         let mut stages = Vec::new();
         for (index, blueprint) in blueprints.into_iter().enumerate() {
             stages.push(StageWorker::new(index, blueprint)?);
         }
-        let mut segment = Self { stages, names, watermark: Watermark::new(watermark), outcome: Outcome::new(tap) };
+        let (watermark, outcome) = (Watermark::new(watermark), Outcome::new(tap));
+        let mut segment = Self { stages, first, names, watermark, outcome };
         segment.rewind(store, &store.progress()?)?;
         Ok(segment)
     }
@@ -138,7 +165,7 @@ impl Segment {
     ///
     /// # Errors
     /// When the store cannot be read, or a stage does not take its state back.
-    pub fn rewind(&mut self, store: &dyn Store, progress: &Progress) -> Result<()> {
+    pub fn rewind(&mut self, store: &dyn StateStore, progress: &Progress) -> Result<()> {
         self.outcome.clear();
         self.watermark.set(progress.newest, progress.watermark);
         for stage in &mut self.stages {
@@ -152,7 +179,7 @@ impl Segment {
     /// # Errors
     /// A stage's fault in [`Mode::Fast`]; after it only [`Segment::rewind`] makes sense. In [`Mode::Careful`] a fault
     /// is an error of a stage that fails without any event to blame.
-    pub fn run(&mut self, work: &mut Work, mode: Mode, store: &dyn Store) -> Result<(), Failure> {
+    pub fn run(&mut self, work: &mut Work, mode: Mode, store: &dyn StateStore) -> Result<(), Failure> {
         match work {
             Work::Frames { frames, .. } if frames.ends.is_empty() => Ok(()),
             Work::Frames { frames, origin } => {
@@ -189,6 +216,17 @@ impl Segment {
                 }
                 Ok(())
             }
+            Work::Carried { message, origin } => {
+                self.outcome.origin = origin.clone();
+                self.outcome.pass_on(&message.ledger, &message.dead_letters);
+                let batch = message.unpack(&mut self.names)?;
+                match batch.marks.iter().copied().filter(|mark| !is_end(*mark)).max() {
+                    Some(mark) => self.watermark.raise(mark),
+                    None if batch.groups.is_empty() && batch.marks.is_empty() => return Ok(()),
+                    None => {}
+                }
+                self.run_from(0, batch, mode, store)
+            }
             Work::Mark(time) => {
                 self.watermark.raise(*time);
                 let batch = Batch { groups: Vec::new(), order: vec![crate::contract::MARK], marks: vec![*time] };
@@ -209,7 +247,7 @@ impl Segment {
                 state.push((stage.name().to_owned(), entries));
             }
         }
-        let (mut commit, tapped) = self.outcome.take(&self.stages, &self.names);
+        let (mut commit, tapped) = self.outcome.take(&self.stages, self.first, &self.names);
         commit.state = state;
         commit.progress.watermark = self.watermark.current();
         commit.progress.newest = self.watermark.newest();
@@ -226,7 +264,7 @@ impl Segment {
         (self.watermark.newest(), self.watermark.current())
     }
 
-    fn run_from(&mut self, first: usize, batch: Batch, mode: Mode, store: &dyn Store) -> Result<(), Failure> {
+    fn run_from(&mut self, first: usize, batch: Batch, mode: Mode, store: &dyn StateStore) -> Result<(), Failure> {
         let mut batches = vec![batch];
         for index in first..self.stages.len() {
             let mut next = Vec::new();
@@ -239,6 +277,7 @@ impl Segment {
                 self.tap_output(index, batch);
             }
         }
+        self.outcome.give_out(batches.into_iter().filter(|batch| !(batch.groups.is_empty() && batch.marks.is_empty())));
         Ok(())
     }
 

@@ -1,13 +1,16 @@
 //! What comes of work until it is committed.
 
+use std::collections::BTreeMap;
+
 use tapeline_events::{Name, TextColumn};
 
 use crate::{
     batch::{self, Element},
+    bus::Message,
     contract::{Append, Batch, Cells, Rows},
     names::Names,
     segment::{StageWorker, Tally, WATERMARK_STAGE},
-    store::{Commit, DeadLetter},
+    store::{Commit, Counts, DeadLetter, LedgerKey},
 };
 
 /// Where the records of a piece of work are stored.
@@ -60,6 +63,9 @@ pub struct Tapped {
 /// Lines kept for watchers of a stage between two commits; what is beyond is not shown.
 const TAPPED_LINES_MAX: usize = 10_000;
 
+/// Events of a message before the next one is begun: a message costs as much as some hundred events.
+const JOINED_EVENTS_MAX: usize = 4_096;
+
 /// Gathers what is to be committed.
 pub struct Outcome {
     pub(super) rows: Vec<Rows>,
@@ -72,6 +78,10 @@ pub struct Outcome {
     tap: Box<dyn Tap>,
     tapped: Vec<Tapped>,
     bytes: usize,
+    /// What goes on to the next segment.
+    out: Vec<Batch>,
+    /// What segments before have counted.
+    ledger: BTreeMap<LedgerKey, Counts>,
 }
 
 impl Outcome {
@@ -86,7 +96,31 @@ impl Outcome {
             tap,
             tapped: Vec::new(),
             bytes: 0,
+            out: Vec::new(),
+            ledger: BTreeMap::new(),
         }
+    }
+
+    /// Takes what is left behind the last stage.
+    pub(super) fn give_out(&mut self, batches: impl Iterator<Item = Batch>) {
+        for batch in batches {
+            self.bytes += batch::byte_count(&batch);
+            match self.out.pop_if(|last| batch::event_count(last) < JOINED_EVENTS_MAX) {
+                None => self.out.push(batch),
+                Some(last) => match batch::join(last, batch) {
+                    Ok(joined) => self.out.push(joined),
+                    Err(apart) => self.out.extend([apart.0, apart.1]),
+                },
+            }
+        }
+    }
+
+    /// Takes what a segment before has counted and kept aside.
+    pub(super) fn pass_on(&mut self, ledger: &[(LedgerKey, Counts)], dead_letters: &[DeadLetter]) {
+        for (key, counts) in ledger {
+            self.ledger.entry(key.clone()).or_default().add(counts);
+        }
+        self.dead_letters.extend_from_slice(dead_letters);
     }
 
     pub(super) fn write(&mut self, rows: Vec<Rows>, appends: Vec<Append>) {
@@ -118,16 +152,22 @@ impl Outcome {
         lines.extend(events.take(room));
     }
 
-    pub(super) fn take(&mut self, stages: &[StageWorker], names: &Names) -> (Commit, Vec<Tapped>) {
+    pub(super) fn take(&mut self, stages: &[StageWorker], first: usize, names: &Names) -> (Commit, Vec<Tapped>) {
         // The ledger reads in the order of the data: the host's own step stands behind the first stage.
+        let position = |at| if at == 0 { 0 } else { at + 1 };
         let mut order: Vec<(usize, &str)> =
-            stages.iter().enumerate().map(|(at, stage)| (if at == 0 { 0 } else { at + 1 }, stage.name())).collect();
+            stages.iter().enumerate().map(|(at, stage)| (position(first + at), stage.name())).collect();
         order.push((1, WATERMARK_STAGE));
+        let mut ledger = self.tally.take(&order, names);
+        for (key, counts) in std::mem::take(&mut self.ledger) {
+            ledger.entry(key).or_default().add(&counts);
+        }
         let commit = Commit {
             rows: std::mem::take(&mut self.rows),
             appends: std::mem::take(&mut self.appends),
             dead_letters: std::mem::take(&mut self.dead_letters),
-            ledger: self.tally.take(&order, names),
+            ledger,
+            out: std::mem::take(&mut self.out).into_iter().map(|batch| Message::pack(batch, names)).collect(),
             ..Commit::default()
         };
         self.bytes = 0;
@@ -141,6 +181,8 @@ impl Outcome {
         self.tally.clear();
         self.tapped.clear();
         self.bytes = 0;
+        self.out.clear();
+        self.ledger.clear();
     }
 }
 

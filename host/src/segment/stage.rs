@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind, Result},
     names::{Names, Told},
     runtime::{Fault, Instance},
-    store::{Aside, DeadLetter, Store},
+    store::{Aside, DeadLetter, StateStore},
 };
 
 /// What a component is good for in a chain.
@@ -103,14 +103,14 @@ impl StageWorker {
     }
 
     /// Goes back to the committed state.
-    pub(super) fn rewind(&mut self, store: &dyn Store, watermark: i64) -> Result<()> {
+    pub(super) fn rewind(&mut self, store: &dyn StateStore, watermark: i64) -> Result<()> {
         self.pending.clear();
         self.watermark = watermark;
         self.revive(store)
     }
 
     /// Makes the instance anew, with the committed state and the changes that are pending.
-    fn revive(&mut self, store: &dyn Store) -> Result<()> {
+    fn revive(&mut self, store: &dyn StateStore) -> Result<()> {
         let mut entries: BTreeMap<(String, u64), Entry> =
             store.state(self.name())?.into_iter().map(|entry| ((entry.key.clone(), entry.part), entry)).collect();
         entries.extend(self.pending.iter().map(|(key, entry)| (key.clone(), entry.clone())));
@@ -146,7 +146,7 @@ impl StageWorker {
         &mut self,
         frames: &mut Frames,
         mode: Mode,
-        store: &dyn Store,
+        store: &dyn StateStore,
         names: &mut Names,
         out: &mut Outcome,
     ) -> Result<Vec<Batch>, Failure> {
@@ -171,7 +171,7 @@ impl StageWorker {
         &mut self,
         batch: Batch,
         mode: Mode,
-        store: &dyn Store,
+        store: &dyn StateStore,
         names: &mut Names,
         out: &mut Outcome,
     ) -> Result<Vec<Batch>, Failure> {
@@ -209,7 +209,7 @@ impl StageWorker {
         &mut self,
         len: usize,
         first: Fault,
-        store: &dyn Store,
+        store: &dyn StateStore,
         mut attempt: impl FnMut(&mut Self, Range<usize>, Option<&Fault>) -> Result<Option<Batch>, Fault>,
     ) -> Result<Vec<Batch>, Failure> {
         tracing::warn!(stage = self.name(), fault = %first, records = len, "looking for the records to blame");

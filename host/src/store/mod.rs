@@ -13,6 +13,7 @@ pub use sqlite::SqliteStore;
 use tapeline_events::Day;
 
 use crate::{
+    bus::Message,
     contract::{Append, Entry, Rows},
     error::Result,
 };
@@ -57,11 +58,52 @@ pub struct Progress {
     pub newest: i64,
     /// What a source needs to go on where it was (the simulator's position), as the source wrote it.
     pub cursor: Option<String>,
+    /// How far each producer on the bus has been read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub read: BTreeMap<String, ReadFrom>,
+    /// Messages given out to each partition of the bus, which is the number of the last one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given: BTreeMap<u32, u64>,
+    /// How often everything has come to an end.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ends: u64,
+}
+
+/// How far a producer on the bus has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadFrom {
+    /// Number of the last message that was processed.
+    pub last: u64,
+    /// Its watermark, ns since the epoch; `i64::MIN` before the first.
+    pub watermark: i64,
+    /// How often it has said that nothing comes any more.
+    pub ends: u64,
+}
+
+impl Default for ReadFrom {
+    fn default() -> Self {
+        Self { last: 0, watermark: i64::MIN, ends: 0 }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { journal_sequence: 0, inputs: Vec::new(), watermark: i64::MIN, newest: i64::MIN, cursor: None }
+        Self {
+            journal_sequence: 0,
+            inputs: Vec::new(),
+            watermark: i64::MIN,
+            newest: i64::MIN,
+            cursor: None,
+            read: BTreeMap::new(),
+            given: BTreeMap::new(),
+            ends: 0,
+        }
     }
 }
 
@@ -194,6 +236,8 @@ pub struct Commit {
     pub ledger: BTreeMap<LedgerKey, Counts>,
     /// New dead letters.
     pub dead_letters: Vec<DeadLetter>,
+    /// What goes on to the next segment.
+    pub out: Vec<Message>,
 }
 
 /// Which rows to read.
@@ -242,11 +286,8 @@ pub trait RowSink {
     fn row(&mut self, values: &[Value]) -> Result<()>;
 }
 
-/// Where a pipeline keeps what must not be lost.
-///
-/// A store belongs to one pipeline. Any number of processes may read it; one at a time may commit: a second writer's
-/// [`Store::commit`] fails with a conflict and changes nothing.
-pub trait Store: Send {
+/// Where a segment keeps what it needs to go on, and puts what comes of its work, in one step.
+pub trait StateStore: Send {
     /// How far the pipeline has read.
     ///
     /// # Errors
@@ -273,7 +314,13 @@ pub trait Store: Send {
     /// Gives the number of the last journal record that is processed now: `commit.progress.journal_sequence`, or the
     /// number of the last of `commit.journal` when there are such records.
     fn commit(&mut self, commit: Commit) -> Result<u64>;
+}
 
+/// Where a pipeline keeps what must not be lost.
+///
+/// A store belongs to one pipeline. Any number of processes may read it; one at a time may commit: a second writer's
+/// [`StateStore::commit`] fails with a conflict and changes nothing.
+pub trait Store: StateStore {
     /// Puts raw records at the end of the journal, durably, and gives the number of the last one. May be called by
     /// another handle on the same store while a pipeline commits.
     ///

@@ -32,6 +32,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) commit: RawCommit,
     #[serde(default)]
+    pub(super) nats: RawNats,
+    #[serde(default)]
     pub(super) stages: Vec<RawStage>,
 }
 
@@ -108,6 +110,23 @@ impl Default for RawCommit {
     /// cheap for each of them.
     fn default() -> Self {
         Self { every: RawSpan(Span(200 * MILLISECOND_NS)), records: 20_000 }
+    }
+}
+
+/// `[nats]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawNats {
+    pub(super) partitions: u32,
+    pub(super) replicas: usize,
+    pub(super) stream_mib: u64,
+    pub(super) fuse: Vec<Vec<String>>,
+}
+
+impl Default for RawNats {
+    /// One partition and one copy, which is what one machine is good for. A gibibyte is some ten million events.
+    fn default() -> Self {
+        Self { partitions: 1, replicas: 1, stream_mib: 1_024, fuse: Vec::new() }
     }
 }
 

@@ -25,7 +25,9 @@ use self::{
     appends::{Keeper, Plan},
     journal::Standing,
 };
-use super::{Commit, Counts, DeadLetter, JournalEntry, JournalRecord, LedgerKey, Progress, Query, RowSink, Store};
+use super::{
+    Commit, Counts, DeadLetter, JournalEntry, JournalRecord, LedgerKey, Progress, Query, RowSink, StateStore, Store,
+};
 use crate::{
     contract::Entry,
     error::{Context, Error, Kind, Result},
@@ -104,6 +106,9 @@ impl SqliteStore {
 
 impl Owner {
     fn commit(&mut self, conn: &Connection, mut commit: Commit) -> Result<u64> {
+        if !commit.out.is_empty() {
+            return Err(Error::invalid("commit what goes on to another segment: nothing carries it from here"));
+        }
         let plan = Plan::of(&commit.appends)?;
         self.objects.intend(conn, &plan)?;
         let transaction = schema::begin(conn)?;
@@ -127,7 +132,7 @@ impl Owner {
     }
 }
 
-impl Store for SqliteStore {
+impl StateStore for SqliteStore {
     fn progress(&self) -> Result<Progress> {
         let mut statement = self.conn.prepare_cached("SELECT progress FROM tapeline_commit")?;
         let progress: Option<String> = statement.query_row([], |row| row.get(0))?;
@@ -145,7 +150,9 @@ impl Store for SqliteStore {
         let owner = owner.ok_or_else(|| Error::invalid("commit with a handle that is not the pipeline's own"))?;
         owner.commit(&self.conn, commit).doing(|| "commit".to_owned())
     }
+}
 
+impl Store for SqliteStore {
     fn append_journal(&mut self, records: &[JournalRecord]) -> Result<u64> {
         let append = || {
             let transaction = schema::begin(&self.conn)?;

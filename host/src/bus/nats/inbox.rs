@@ -1,0 +1,194 @@
+//! Reads a partition: each message once and in order, whatever the broker delivers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_nats::jetstream::{
+    AckKind,
+    consumer::{PullConsumer, pull},
+    message::Acker,
+};
+use futures_util::StreamExt as _;
+use tokio::task::JoinHandle;
+
+use super::{ACK_WAIT, Broker, GROUP, PIN_TIME, unavailable};
+use crate::{
+    bus::Message,
+    error::{Error, Kind, Result},
+};
+
+/// How often a reader says that it is still at it.
+const SIGN_OF_LIFE: Duration = ACK_WAIT.checked_div(2).expect("two is not zero");
+/// A pull ends after so long and is made again, well before the pin is lost.
+const PULL_TIME: Duration = PIN_TIME.checked_div(3).expect("three is not zero");
+/// Pause before the broker is asked again that did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Messages that a pull asks for.
+const PULL_MESSAGES: usize = 32;
+
+/// What a message is acknowledged by, by producer and number.
+type Unfinished = Arc<Mutex<BTreeMap<(String, u64), Arc<Acker>>>>;
+
+/// Reads what a partition is given.
+pub struct Inbox {
+    broker: Broker,
+    consumer: PullConsumer,
+    messages: Option<pull::Stream>,
+    /// Number of the last message that was handed out, by producer.
+    read: BTreeMap<String, u64>,
+    /// Messages that came before their turn.
+    early: BTreeMap<(String, u64), Received>,
+    /// Messages that were delivered and are not finished.
+    unfinished: Unfinished,
+    signs_of_life: JoinHandle<()>,
+}
+
+/// A message, with where it is stored.
+pub struct Received {
+    /// The message.
+    pub message: Message,
+    /// Its number in the stream.
+    pub sequence: u64,
+}
+
+impl Inbox {
+    pub(super) fn new(broker: Broker, consumer: PullConsumer) -> Self {
+        let unfinished = Unfinished::default();
+        let signs_of_life = broker.runtime.spawn(give_signs_of_life(Arc::clone(&unfinished)));
+        Self {
+            broker,
+            consumer,
+            messages: None,
+            read: BTreeMap::new(),
+            early: BTreeMap::new(),
+            unfinished,
+            signs_of_life,
+        }
+    }
+
+    /// Goes on behind what was committed. What was delivered before is delivered again.
+    pub fn rewind(&mut self, read: impl Iterator<Item = (String, u64)>) {
+        self.read = read.collect();
+        self.early.clear();
+        let unfinished = std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner));
+        self.broker.wait(async {
+            for acker in unfinished.into_values() {
+                // One that is not said is delivered again a little later.
+                let _ = acker.ack_with(AckKind::Nak(None)).await;
+            }
+        });
+    }
+
+    /// Whether there are messages that wait for one before them: it has been given to another reader, or lost.
+    pub fn has_gap(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// The next message, if there is one within `patience`.
+    ///
+    /// # Errors
+    /// `Corrupt` when what was delivered is no message.
+    pub fn next(&mut self, patience: Duration) -> Result<Option<Received>> {
+        if let Some(received) = self.take_early() {
+            return Ok(Some(received));
+        }
+        let broker = self.broker.clone();
+        let delivered = broker.wait(async { tokio::time::timeout(patience, self.deliver()).await });
+        match delivered {
+            Err(_) => Ok(None),
+            Ok(Ok(message)) => self.sort_in(message),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the broker does not deliver; asking again");
+                self.messages = None;
+                std::thread::sleep(RETRY_PAUSE.min(patience));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Says that all that was handed out is committed. Waits until the broker knows.
+    pub fn finish(&mut self) {
+        let is_read = |(producer, number): &(String, u64)| self.read.get(producer).is_some_and(|read| number <= read);
+        let finished: Vec<Arc<Acker>> = {
+            let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+            let keys: Vec<_> = unfinished.keys().filter(|key| is_read(key)).cloned().collect();
+            keys.iter().filter_map(|key| unfinished.remove(key)).collect()
+        };
+        // What the broker did not hear it delivers again, and then hears that it was read before.
+        self.broker.wait(async {
+            let Some((last, others)) = finished.split_last() else { return };
+            for acker in others {
+                let _ = acker.ack().await;
+            }
+            let _ = last.double_ack().await;
+        });
+    }
+
+    async fn deliver(&mut self) -> std::result::Result<async_nats::jetstream::Message, async_nats::Error> {
+        if self.messages.is_none() {
+            let messages = self.consumer.stream().group(GROUP).expires(PULL_TIME);
+            self.messages = Some(messages.max_messages_per_batch(PULL_MESSAGES).messages().await?);
+        }
+        let next = match &mut self.messages {
+            Some(messages) => messages.next().await,
+            None => None,
+        };
+        Ok(next.ok_or("the consumer is gone")??)
+    }
+
+    fn sort_in(&mut self, delivered: async_nats::jetstream::Message) -> Result<Option<Received>> {
+        let sequence =
+            delivered.info().map_err(|error| unavailable("read a delivery".to_owned(), error))?.stream_sequence;
+        let message = Message::decode(&delivered.payload)
+            .map_err(|error| Error::caused(Kind::Corrupt, format!("read message {sequence}"), error))?;
+        let (_, acker) = delivered.split();
+        let key = (message.producer.clone(), message.number);
+        let read = self.read.get(&key.0).copied().unwrap_or(0);
+        if key.1 <= read && !self.is_unfinished(&key) {
+            // Committed before; the broker has not heard.
+            let _ = self.broker.wait(acker.ack());
+            return Ok(None);
+        }
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Arc::new(acker));
+        if key.1 > read {
+            self.early.insert(key, Received { message, sequence });
+        }
+        Ok(self.take_early())
+    }
+
+    fn is_unfinished(&self, key: &(String, u64)) -> bool {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
+    fn take_early(&mut self) -> Option<Received> {
+        let is_next =
+            |(producer, number): &&(String, u64)| self.read.get(producer).copied().unwrap_or(0) + 1 == *number;
+        let key = self.early.keys().find(is_next)?.clone();
+        let received = self.early.remove(&key)?;
+        self.read.insert(key.0, key.1);
+        Some(received)
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.signs_of_life.abort();
+    }
+}
+
+async fn give_signs_of_life(unfinished: Unfinished) {
+    loop {
+        tokio::time::sleep(SIGN_OF_LIFE).await;
+        let ackers: Vec<Arc<Acker>> = {
+            let unfinished = unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+            unfinished.values().cloned().collect()
+        };
+        for acker in ackers {
+            // One that is not heard is delivered again.
+            let _ = acker.ack_with(AckKind::Progress).await;
+        }
+    }
+}

