@@ -1,6 +1,7 @@
 //! What the whole-system tests and the benchmarks share.
 
 pub mod bench;
+pub mod cluster;
 pub mod listening;
 pub mod memory_store;
 pub mod native;

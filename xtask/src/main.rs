@@ -7,6 +7,7 @@ mod browser;
 mod build;
 mod check;
 mod guest;
+mod nats_server;
 mod process;
 mod test;
 mod test_report;

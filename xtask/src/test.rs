@@ -10,10 +10,11 @@ use anyhow::{Context, Result};
 
 use crate::test_report::TestReport;
 use crate::workspace::Workspace;
-use crate::{browser, guest, process};
+use crate::{browser, guest, nats_server, process};
 
 /// Why a test of ours is ignored; no other reason is accepted in review.
-const SKIP_REASON: &str = "needs the recordings (../shared/data or TAPELINE_RECORDINGS), or Chromium on the path";
+const SKIP_REASON: &str =
+    "needs the recordings (../shared/data or TAPELINE_RECORDINGS), Chromium or nats-server on the path";
 
 /// Runs every test whose name fits. The last line on stdout is `N passed, N failed, N skipped`.
 ///
@@ -23,13 +24,14 @@ const SKIP_REASON: &str = "needs the recordings (../shared/data or TAPELINE_RECO
 /// When something does not compile.
 pub(crate) fn run(workspace: &Workspace, args: &[String], program_args: &[String]) -> Result<ExitCode> {
     browser::set_up();
+    nats_server::set_up(workspace);
     guest::build_all(workspace)?;
     // The same packages, targets and profile as the tests, so that cargo picks the same features and the tests reuse it.
     let mut programs = workspace.cargo("build");
     process::run(programs.args(["--workspace", "--release", "--lib", "--bins", "--tests"]))?;
 
     let mut tests = workspace.cargo("test");
-    tests.args(["--workspace", "--release", "--no-fail-fast"]).args(args);
+    tests.args(["--workspace", "--release", "--no-fail-fast"]).args(args).env("PATH", nats_server::path(workspace));
     tests.arg("--").args(program_args);
     let (status, report) = watch(&mut tests)?;
     conclude(status, &report).context("writing the summary")

@@ -62,6 +62,11 @@ impl Workspace {
         self.target.join("guests")
     }
 
+    /// Where builds and tools go.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// The program `tapeline`.
     pub(crate) fn program(&self, profile: HostProfile) -> PathBuf {
         let folder = match profile {

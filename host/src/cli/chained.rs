@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -52,6 +52,13 @@ impl Chained {
     }
 }
 
+/// The server that `cargo xtask` has set up, if there is one; else whichever is on the path.
+fn server_program() -> PathBuf {
+    let set_up = |program: PathBuf| Some(program.parent()?.parent()?.join("tools/nats/bin/nats-server"));
+    let set_up = std::env::current_exe().ok().and_then(set_up);
+    set_up.filter(|program| program.is_file()).unwrap_or_else(|| PathBuf::from("nats-server"))
+}
+
 /// A NATS server of our own; stopped when it is dropped.
 pub(super) struct LocalServer {
     child: Child,
@@ -64,7 +71,7 @@ impl LocalServer {
         // Nobody else is likely to take the port in between; if somebody does, the server says so and ends.
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr())?.port();
         let log = fs::File::create(store.join("log")).doing(|| format!("write to {}", store.display()))?;
-        let child = Command::new("nats-server")
+        let child = Command::new(server_program())
             .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"])
             .arg(store)
             .stdin(Stdio::null())

@@ -12,11 +12,12 @@ use std::{
 use clap::Args;
 use tokio::{net::TcpListener, sync::oneshot, task};
 
-use super::{DataFolder, Globals, exit::Exit, output};
+use super::{DataFolder, Globals, chained::Chained, exit::Exit, output};
 use crate::{
+    bus::nats::Broker,
     error::{Context as _, Error, Kind, Result},
     metrics::Metrics,
-    pipeline::{Components, Invoker, Live, LiveOptions, spec::Pipeline},
+    pipeline::{Chain, Components, Invoker, Live, LiveOptions, spec::Pipeline},
     store::{SqliteStore, StateStore as _},
     trigger::http::{Api, ApiParts, Readiness, serve},
 };
@@ -35,7 +36,8 @@ and stops. A second one stops at once, with exit code 1; what was not finished i
 Examples:
   tapeline up pipelines/bitcoin-trades.toml
   tapeline up pipelines/stock-alarm.toml --listen 0.0.0.0:7070 --data /srv/stocks
-  tapeline up pipelines/bitcoin-trades.toml --no-source --listen 127.0.0.1:0")]
+  tapeline up pipelines/bitcoin-trades.toml --no-source --listen 127.0.0.1:0
+  tapeline up pipelines/bitcoin-trades.toml --nats nats://broker:4222 --stages dedup,enrich,aggregate,alarm")]
 pub(super) struct Up {
     /// The pipeline file
     pipeline: PathBuf,
@@ -47,6 +49,8 @@ pub(super) struct Up {
     /// Do not start the pipeline's source: take only what comes by HTTP
     #[arg(long)]
     no_source: bool,
+    #[command(flatten)]
+    chained: Chained,
 }
 
 /// The pipeline until it is drained.
@@ -56,12 +60,42 @@ impl Up {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         let pipeline = Pipeline::load(&self.pipeline)?;
         let components = globals.load_components(&pipeline)?;
+        if let Some((broker, _server)) = self.chained.connect(&self.data.path)? {
+            return self.work(pipeline, components, broker);
+        }
         let store = SqliteStore::open(&self.data.path)?;
         let runtime = tokio::runtime::Runtime::new().doing(|| "start threads".to_owned())?;
         let exit = runtime.block_on(self.serve(pipeline, components, store));
         // Whoever has asked twice does not wait for what is under way.
         runtime.shutdown_background();
         exit
+    }
+
+    /// Runs stages between the first and the last for a pipeline whose ends are on other hosts.
+    fn work(&self, pipeline: Pipeline, components: Components, broker: Broker) -> Result<Exit> {
+        let ends = [pipeline.stages.first(), pipeline.stages.last()];
+        let is_end = |name: &String| ends.iter().flatten().any(|stage| stage.name == *name);
+        if self.chained.stages.is_empty() || self.chained.stages.iter().any(is_end) {
+            let message =
+                "chain a live pipeline with its ends: name the stages between them with --stages; `run` has both ends";
+            return Err(Error::invalid(message));
+        }
+        let chain = Chain::new(pipeline, components, broker)?;
+        let workers = chain.start(&self.chained.stages)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut out = output::lock();
+        writeln!(out, "working on {}", self.chained.stages.join(", "))?;
+        out.flush()?;
+        drop(out);
+        runtime.block_on(async {
+            let mut signals = Signals::new()?;
+            tokio::select! {
+                () = signals.next() => {}
+                () = stopped(&chain) => {}
+            }
+            Ok::<_, Error>(())
+        })?;
+        workers.stop().map(|()| Exit::Fine)
     }
 
     async fn serve(&self, pipeline: Pipeline, components: Components, store: SqliteStore) -> Result<Exit> {
@@ -138,6 +172,13 @@ async fn failed(running: &Running) {
         running.as_ref().is_none_or(|live| live.stopped().is_some())
     };
     while !is_stopped() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Is done when a worker has failed.
+async fn stopped(chain: &Chain) {
+    while !chain.is_stopping() {
         tokio::time::sleep(LOOK).await;
     }
 }

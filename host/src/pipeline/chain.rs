@@ -171,7 +171,8 @@ impl Chain {
         Worker::new(segment, store, commit_settings(&self.pipeline), observer)
     }
 
-    fn is_stopping(&self) -> bool {
+    /// Whether its workers stop, or have stopped.
+    pub fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::Acquire)
     }
 
