@@ -6,6 +6,7 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -19,12 +20,15 @@ use rand_chacha::{
 use tapeline::store::{SqliteStore, Store as _};
 use tapeline_tests::{
     cluster::{Host, NatsServer},
+    listening::Listening,
     program,
 };
 use tempfile::TempDir;
 
 /// The stages between the first and the last.
 const BETWEEN: &str = "dedup,enrich,aggregate,alarm";
+/// All stages.
+const ALL: &str = "fetch,dedup,enrich,aggregate,alarm,write";
 /// How long a job may take that is not disturbed; it takes about a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long disturbances go on, in seconds, and from which seed; for nightly tests.
@@ -34,9 +38,10 @@ const SEED: &str = "TAPELINE_CHAOS_SEED";
 type Test = fn() -> Result<()>;
 
 fn main() {
-    let tests: [(&str, Test); 5] = [
+    let tests: [(&str, Test); 6] = [
         ("one_host_stores_what_one_process_stores", one_host_stores_what_one_process_stores),
         ("three_hosts_store_what_one_process_stores", three_hosts_store_what_one_process_stores),
+        ("a_live_chain_goes_on_where_it_was_killed", a_live_chain_goes_on_where_it_was_killed),
         ("a_record_that_traps_is_one_dead_letter", a_record_that_traps_is_one_dead_letter),
         ("a_standby_takes_over_within_five_seconds", a_standby_takes_over_within_five_seconds),
         ("kills_pauses_and_broker_restarts_leave_no_trace", kills_pauses_and_broker_restarts_leave_no_trace),
@@ -146,10 +151,10 @@ fn one_host_stores_what_one_process_stores() -> Result<()> {
         ("fused", "partitions = 2\nfuse = [['dedup', 'enrich'], ['aggregate', 'alarm']]"),
     ] {
         let (pipeline, data) = (job.pipeline(&bitcoin()?, name, nats)?, job.data(name));
-        job.run(&pipeline, &data, &server.url(), BETWEEN)?;
+        job.run(&pipeline, &data, &server.url(), ALL)?;
         job.expected.check(&data).context(name)?;
         // A finished job does nothing when it is run again.
-        job.run(&pipeline, &data, &server.url(), BETWEEN)?;
+        job.run(&pipeline, &data, &server.url(), ALL)?;
         job.expected.check(&data).context(name)?;
     }
     Ok(())
@@ -162,8 +167,42 @@ fn three_hosts_store_what_one_process_stores() -> Result<()> {
     let host = |name: &str, stages| Host::work(&pipeline, stages, &server.url(), &job.data(name));
     let _hosts = [host("first", BETWEEN)?, host("second", "dedup,alarm")?];
     // The host with both ends runs nothing between them.
-    job.run(&pipeline, &job.data("ends"), &server.url(), "fetch")?;
+    job.run(&pipeline, &job.data("ends"), &server.url(), "fetch,write")?;
     job.expected.check(&job.data("ends"))
+}
+
+fn a_live_chain_goes_on_where_it_was_killed() -> Result<()> {
+    const EVENTS: u64 = 200;
+    let folder = TempDir::new()?;
+    let server = NatsServer::start(&folder.path().join("nats"))?;
+    let (data, pipeline) = (folder.path().join("data"), program::bitcoin_pipeline());
+    for life in 1..=3 {
+        let mut up = Command::new(program::path());
+        up.args(["up", "--no-source", "--listen", "127.0.0.1:0", "--nats", &server.url(), "--components"]);
+        up.arg(program::components()).arg("--data").arg(&data).arg(&pipeline);
+        let up = Listening::start(up.stdout(Stdio::piped()))?;
+        let events: String = ((life - 1) * EVENTS..life * EVENTS).map(|id| format!(
+            "{{\"stream\":\"btcusdt@trade\",\"data\":{{\"e\":\"trade\",\"E\":0,\"s\":\"BTCUSDT\",\"t\":{id},\"p\":\"1.5\",\"q\":\"1\",\"T\":{},\"m\":true,\"M\":true}}}}\n",
+            1_700_000_000_000 + id
+        )).collect();
+        let url = format!("http://{}/pipelines/bitcoin-trades/events?format=binance", up.address);
+        let answer = ureq::post(&url).content_type("application/x-ndjson").send(events)?;
+        ensure!(answer.status() == 202, "{}", answer.status());
+        let sent = Instant::now();
+        // Some lives end before all is written: what was taken is durable, and the next one finishes it.
+        while life == 3 && written_trades(&data) < life * EVENTS {
+            ensure!(sent.elapsed() < PATIENCE, "{} trades are written", written_trades(&data));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let trades = program::query(&data, &["trades"])?;
+    ensure!(trades.len() as u64 == 3 * EVENTS, "{} trades", trades.len());
+    program::check_ledger(&data)
+}
+
+fn written_trades(data: &Path) -> u64 {
+    let rows = data.to_str().map(|data| program::output(&["query", "trades", "--data", data, "--format", "csv"]));
+    rows.and_then(Result::ok).map_or(0, |rows| rows.lines().count().saturating_sub(1) as u64)
 }
 
 fn a_record_that_traps_is_one_dead_letter() -> Result<()> {
@@ -178,7 +217,7 @@ fn a_record_that_traps_is_one_dead_letter() -> Result<()> {
     let job = Job::new(5_000, &faulty)?;
     let server = NatsServer::start(&job.data("nats"))?;
     let (pipeline, data) = (job.pipeline(&text, "faulty", "")?, job.data("chained"));
-    job.run(&pipeline, &data, &server.url(), "dedup,faulty,enrich,aggregate,alarm")?;
+    job.run(&pipeline, &data, &server.url(), "fetch,dedup,faulty,enrich,aggregate,alarm,write")?;
     job.expected.check(&data)?;
     let dead = SqliteStore::open_reader(&data)?.dead_letters(0, 1_000)?;
     let expected = SqliteStore::open_reader(&job.data("expected"))?.dead_letters(0, 1_000)?;
@@ -203,7 +242,7 @@ fn a_standby_takes_over_within_five_seconds() -> Result<()> {
     let pipeline = job.pipeline(&bitcoin()?, "takeover", "")?;
     let data = job.data("ends");
     let mut owner = Host::work(&pipeline, BETWEEN, &server.url(), &job.data("owner"))?;
-    let mut ends = Host::spawn(&job.arguments(&pipeline, &data, &server.url(), "fetch"), &data)?;
+    let mut ends = Host::spawn(&job.arguments(&pipeline, &data, &server.url(), "fetch,write"), &data)?;
     let started = Instant::now();
     while written(&data) == 0 {
         ensure!(started.elapsed() < PATIENCE, "nothing is written: {}", ends.errors());
@@ -257,7 +296,7 @@ fn disturb(job: &Job, name: &str, pipeline: &Path, server: &mut NatsServer, rand
     let url = server.url();
     let data = job.data(name);
     let start_host = |at: usize| Host::work(pipeline, BETWEEN, &url, &job.data(&format!("{name}-host-{at}")));
-    let start_ends = || Host::spawn(&job.arguments(pipeline, &data, &url, "fetch"), &data);
+    let start_ends = || Host::spawn(&job.arguments(pipeline, &data, &url, "fetch,write"), &data);
     let mut hosts = [start_host(0)?, start_host(1)?];
     let mut ends = start_ends()?;
     let started = Instant::now();

@@ -81,6 +81,7 @@ impl Server {
             store: SqliteStore::open(folder.path()).unwrap(),
             observer: Box::new(metrics.clone()),
             with_source: false,
+            chain: None,
         });
         let live = Arc::new(live.unwrap());
         let api = Arc::new(Api::new(ApiParts {

@@ -14,6 +14,7 @@ use clap::Args;
 use crate::{
     bus::nats::Broker,
     error::{Context as _, Error, Kind, Result},
+    pipeline::spec::Pipeline,
 };
 
 /// What stands for a server of our own.
@@ -30,12 +31,32 @@ pub(super) struct Chained {
     /// Chain the stages by this NATS server, such as nats://127.0.0.1:4222; `local` starts one of our own
     #[arg(long, value_name = "URL", env = "TAPELINE_NATS", hide_env_values = true)]
     nats: Option<String>,
-    /// Stages to run here, besides the first and the last [default: all]
+    /// Stages to run here; the first and the last one together, or neither [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "nats")]
     pub(super) stages: Vec<String>,
 }
 
 impl Chained {
+    /// Whether the first and the last stage run here: unless stages are named and these are not among them.
+    ///
+    /// # Errors
+    /// `NotFound` for a stage that is not there; `Invalid` when only one of the ends is named.
+    pub(super) fn has_ends(&self, pipeline: &Pipeline) -> Result<bool> {
+        let names: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
+        if let Some(unknown) = self.stages.iter().find(|name| !names.contains(&name.as_str())) {
+            return Err(Error::not_found(format!(
+                "find stage {unknown:?} of --stages: there are {}",
+                names.join(", ")
+            )));
+        }
+        let is_named = |name: Option<&&str>| name.is_some_and(|name| self.stages.iter().any(|stage| stage == name));
+        match (self.stages.is_empty(), is_named(names.first()), is_named(names.last())) {
+            (true, ..) | (false, true, true) => Ok(true),
+            (false, false, false) => Ok(false),
+            _ => Err(Error::invalid("divide the ends of a chain: the first and the last stage run on one host")),
+        }
+    }
+
     /// The broker that was asked for, with the server that was started for it.
     ///
     /// # Errors

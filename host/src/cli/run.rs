@@ -61,6 +61,11 @@ impl Run {
         let store = SqliteStore::open(&self.data.path)?;
         let format = self.format.unwrap_or_else(|| pipeline.format.clone());
         let bar = progress_bar();
+        if !self.chained.has_ends(&pipeline)? {
+            return Err(Error::invalid(
+                "run without the ends of the chain: the first and the last stage read and store",
+            ));
+        }
         let job = Job { pipeline, components, store, inputs, format };
         let summary = match self.chained.connect(&self.data.path)? {
             None => job.run(report_to(&bar)),

@@ -14,7 +14,6 @@ use tokio::{net::TcpListener, sync::oneshot, task};
 
 use super::{DataFolder, Globals, chained::Chained, exit::Exit, output};
 use crate::{
-    bus::nats::Broker,
     error::{Context as _, Error, Kind, Result},
     metrics::Metrics,
     pipeline::{Chain, Components, Invoker, Live, LiveOptions, spec::Pipeline},
@@ -60,27 +59,24 @@ impl Up {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         let pipeline = Pipeline::load(&self.pipeline)?;
         let components = globals.load_components(&pipeline)?;
-        if let Some((broker, _server)) = self.chained.connect(&self.data.path)? {
-            return self.work(pipeline, components, broker);
+        let chained = self.chained.connect(&self.data.path)?;
+        let (broker, _server) = chained.map_or((None, None), |(broker, server)| (Some(broker), server));
+        let chain = broker.map(|broker| Chain::new(pipeline.clone(), components.clone(), broker)).transpose()?;
+        if let Some(chain) = &chain
+            && !self.chained.has_ends(&pipeline)?
+        {
+            return self.work(chain);
         }
         let store = SqliteStore::open(&self.data.path)?;
         let runtime = tokio::runtime::Runtime::new().doing(|| "start threads".to_owned())?;
-        let exit = runtime.block_on(self.serve(pipeline, components, store));
+        let exit = runtime.block_on(self.serve(pipeline, components, store, chain));
         // Whoever has asked twice does not wait for what is under way.
         runtime.shutdown_background();
         exit
     }
 
-    /// Runs stages between the first and the last for a pipeline whose ends are on other hosts.
-    fn work(&self, pipeline: Pipeline, components: Components, broker: Broker) -> Result<Exit> {
-        let ends = [pipeline.stages.first(), pipeline.stages.last()];
-        let is_end = |name: &String| ends.iter().flatten().any(|stage| stage.name == *name);
-        if self.chained.stages.is_empty() || self.chained.stages.iter().any(is_end) {
-            let message =
-                "chain a live pipeline with its ends: name the stages between them with --stages; `run` has both ends";
-            return Err(Error::invalid(message));
-        }
-        let chain = Chain::new(pipeline, components, broker)?;
+    /// Runs stages between the first and the last for a pipeline whose ends are on another host.
+    fn work(&self, chain: &Chain) -> Result<Exit> {
         let workers = chain.start(&self.chained.stages)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut out = output::lock();
@@ -91,18 +87,25 @@ impl Up {
             let mut signals = Signals::new()?;
             tokio::select! {
                 () = signals.next() => {}
-                () = stopped(&chain) => {}
+                () = stopped(chain) => {}
             }
             Ok::<_, Error>(())
         })?;
         workers.stop().map(|()| Exit::Fine)
     }
 
-    async fn serve(&self, pipeline: Pipeline, components: Components, store: SqliteStore) -> Result<Exit> {
+    async fn serve(
+        &self,
+        pipeline: Pipeline,
+        components: Components,
+        store: SqliteStore,
+        chain: Option<Chain>,
+    ) -> Result<Exit> {
         let mut signals = Signals::new()?;
         let listener = TcpListener::bind(self.listen).await.doing(|| format!("listen on {}", self.listen))?;
         let address = page_address(listener.local_addr()?);
-        let (running, api) = self.start(pipeline, components, store)?;
+        // A chain waits for its broker.
+        let (running, api) = task::block_in_place(|| self.start(pipeline, components, store, chain))?;
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(serve(listener, Arc::new(api), async {
             // A sender that is gone says the same.
@@ -126,7 +129,13 @@ impl Up {
         }
     }
 
-    fn start(&self, pipeline: Pipeline, components: Components, store: SqliteStore) -> Result<(Running, Api)> {
+    fn start(
+        &self,
+        pipeline: Pipeline,
+        components: Components,
+        store: SqliteStore,
+        chain: Option<Chain>,
+    ) -> Result<(Running, Api)> {
         let metrics = Metrics::new();
         metrics.start_at(store.progress()?.watermark);
         let name = pipeline.name.clone();
@@ -138,6 +147,7 @@ impl Up {
             store,
             observer: Box::new(metrics.clone()),
             with_source: !self.no_source,
+            chain: chain.map(|chain| (chain, self.chained.stages.clone())),
         })?;
         let (intake, hub) = (Box::new(live.ingest()), live.hub());
         let running: Running = Arc::new(Mutex::new(Some(live)));

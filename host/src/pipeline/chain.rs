@@ -262,6 +262,15 @@ impl Chain {
 }
 
 impl Workers {
+    /// One thread that goes along with a chain, and ends when it stops.
+    pub(super) fn one(chain: Chain, run: impl FnOnce(&Chain) + Send + 'static) -> Self {
+        let thread = thread::spawn({
+            let chain = chain.clone();
+            move || run(&chain)
+        });
+        Self { chain, threads: vec![thread] }
+    }
+
     /// Lets workers commit what they have, and waits for them.
     ///
     /// # Errors
@@ -278,7 +287,7 @@ impl Workers {
 }
 
 /// Nobody looks at the commits between the first segment and the last.
-struct Unobserved;
+pub(super) struct Unobserved;
 
 impl Observer for Unobserved {
     fn committed(&mut self, _: &super::Committed, _: Vec<crate::segment::Tapped>) {}

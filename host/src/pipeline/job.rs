@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Chain, Components, Observer, Worker, commit_settings,
+    Chain, Components, Observer, Unobserved, Worker, commit_settings,
     journal::JournalReader,
     spec::Pipeline,
     watermark_settings,
@@ -102,11 +102,29 @@ impl Observer for Totals {
     }
 }
 
-/// What the first segment of a chain commits is counted where it is stored.
-struct Uncounted;
+/// Whether a data folder can be that of a pipeline in one process.
+///
+/// # Errors
+/// `Conflict` when it holds the tables of a chain.
+pub(super) fn check_not_chained(store: &SqliteStore) -> Result<()> {
+    if store.progress()?.read.is_empty() {
+        return Ok(());
+    }
+    let message = "run in one process: the data folder holds the tables of a pipeline that is chained; give --nats, or another --data";
+    Err(Error::new(Kind::Conflict, message))
+}
 
-impl Observer for Uncounted {
-    fn committed(&mut self, _: &Committed, _: Vec<Tapped>) {}
+/// Whether a data folder can hold the tables of a chain.
+///
+/// # Errors
+/// `Conflict` when it is that of a pipeline in one process.
+pub(super) fn check_chained(store: &SqliteStore) -> Result<()> {
+    let progress = store.progress()?;
+    if progress.read.is_empty() && (progress.journal_sequence > 0 || !progress.inputs.is_empty()) {
+        let message = "run as a chain: the data folder is that of a pipeline in one process; leave --nats out, or give another --data";
+        return Err(Error::new(Kind::Conflict, message));
+    }
+    Ok(())
 }
 
 fn add(summary: &mut Summary, is_first: bool, counts: &Counts) {
@@ -133,6 +151,8 @@ impl Job {
         let started = Instant::now();
         let totals = Totals::default();
         let inputs = self.inputs_behind(self.store.progress()?.inputs)?;
+        check_not_chained(&self.store)?;
+        let reader = self.store.second()?;
         let segment = Segment::new(
             self.components.blueprints(),
             watermark_settings(&self.pipeline),
@@ -142,7 +162,7 @@ impl Job {
         let commit = commit_settings(&self.pipeline);
         let mut worker = Worker::new(segment, self.store, commit, Box::new(totals.clone()))?;
         worker.set_inputs(inputs);
-        let mut journal = JournalReader::new(worker.progress().journal_sequence);
+        let mut journal = JournalReader::new(reader, worker.progress().journal_sequence);
         while journal.step(&mut worker)? {}
         read_all(&mut worker, &self.inputs, &self.format, |read, total| on_progress(read, total, totals.events()))?;
         worker.take(Work::Mark(END), Step::None)?;
@@ -163,7 +183,9 @@ impl Job {
         let started = Instant::now();
         let totals = Totals::default();
         let chain = Chain::new(self.pipeline.clone(), self.components.clone(), broker)?;
-        let mut worker = chain.source(Box::new(Uncounted))?;
+        check_chained(&self.store)?;
+        let mut worker = chain.source(Box::new(Unobserved))?;
+        worker.set_journal(self.store.identity()?)?;
         worker.set_inputs(self.inputs_behind(worker.progress().inputs.clone())?);
         let Self { store, inputs, format, .. } = self;
         let (writer, workers) = (chain.write(store, Box::new(totals.clone()))?, chain.start(stages)?);

@@ -5,7 +5,7 @@ use crate::{
     contract::Frames,
     error::Result,
     segment::{Origin, Work},
-    store::{JournalEntry, Store},
+    store::{JournalEntry, SqliteStore, StateStore, Store as _},
 };
 
 /// Format of the host's own records that move the watermark; the bytes are ns since the epoch, as text.
@@ -20,18 +20,19 @@ const BYTES_MAX: usize = 1 << 20;
 
 /// Reads the journal in order, ahead of what is committed.
 pub(super) struct JournalReader {
+    journal: SqliteStore,
     read: u64,
 }
 
 impl JournalReader {
     /// A reader behind this record.
-    pub(super) const fn new(after: u64) -> Self {
-        Self { read: after }
+    pub(super) const fn new(journal: SqliteStore, after: u64) -> Self {
+        Self { journal, read: after }
     }
 
     /// Gives the next records to the worker. Whether there were any.
-    pub(super) fn step<S: Store>(&mut self, worker: &mut Worker<S>) -> Result<bool> {
-        let entries = worker.store().read_journal(self.read, RECORDS_MAX, BYTES_MAX)?;
+    pub(super) fn step<S: StateStore>(&mut self, worker: &mut Worker<S>) -> Result<bool> {
+        let entries = self.journal.read_journal(self.read, RECORDS_MAX, BYTES_MAX)?;
         let mut rest = entries.as_slice();
         while let Some(first) = rest.first() {
             let alike = |entry: &&JournalEntry| is_alike(entry, first);

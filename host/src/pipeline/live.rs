@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Components, Hub, Observer, Worker, commit_settings,
+    Chain, Components, Hub, Observer, Worker, Workers, commit_settings,
     journal::{CURSOR_FORMAT, JournalReader, WATERMARK_FORMAT},
     spec::{Pipeline, Source, Watermark},
     watermark_settings,
@@ -27,7 +27,7 @@ use crate::{
     connector::{FrameKind, Simulator},
     error::{Error, Kind, Result},
     segment::{Segment, Tapped},
-    store::{JournalRecord, SqliteStore, StateStore as _, Store as _},
+    store::{JournalRecord, SqliteStore, StateStore, Store as _},
 };
 
 /// Records of the journal that wait for the worker before new ones are refused: at 200,000 a second, five seconds.
@@ -55,6 +55,8 @@ pub struct LiveOptions {
     pub observer: Box<dyn Observer>,
     /// Whether the source of the pipeline file runs, or only what comes by HTTP is taken.
     pub with_source: bool,
+    /// The chain whose ends this is, and which stages between them run here; none for a pipeline in one process.
+    pub chain: Option<(Chain, Vec<String>)>,
 }
 
 /// A running pipeline.
@@ -63,6 +65,8 @@ pub struct Live {
     hub: Hub,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// The rest of a chain.
+    workers: Vec<Workers>,
 }
 
 /// Puts records into the journal of a running pipeline. Cheap to clone.
@@ -161,29 +165,38 @@ impl Live {
     /// # Errors
     /// When a stage does not start or the store cannot be read.
     pub fn start(options: LiveOptions) -> Result<Self> {
-        let LiveOptions { pipeline, components, data, store, observer, with_source } = options;
+        let LiveOptions { pipeline, components, data, store, observer, with_source, chain } = options;
         let shared = Arc::new(Shared::default());
-        let end = store.journal_end()?;
-        shared.journal_end.store(end, Ordering::Release);
-        shared.journal_done.store(store.progress()?.journal_sequence, Ordering::Release);
         let hub = Hub::new(&pipeline.name, pipeline.stages.iter().map(|stage| stage.name.clone()).collect());
-        let journal = SqliteStore::open_second(&data)?;
+        let (journal, reader) = (SqliteStore::open_second(&data)?, SqliteStore::open_second(&data)?);
+        shared.journal_end.store(journal.journal_end()?, Ordering::Release);
         let (queue, requests) = mpsc::sync_channel(INGEST_QUEUE_MAX);
         let ingest = Ingest { queue, shared: Arc::clone(&shared) };
+        let feed = Feed { with_source, reader, ingest: ingest.clone(), shared: Arc::clone(&shared) };
+        let (worker, workers) = match chain {
+            None => {
+                super::job::check_not_chained(&store)?;
+                let watermark = watermark_settings(&pipeline);
+                let segment = Segment::new(components.blueprints(), watermark, Box::new(hub.clone()), &store)?;
+                let observer = Box::new(Publishing { hub: hub.clone(), inner: observer });
+                let worker = Worker::new(segment, store, commit_settings(&pipeline), observer)?;
+                (feed.start(worker, pipeline), Vec::new())
+            }
+            Some((chain, stages)) => {
+                super::job::check_chained(&store)?;
+                let mut worker = chain.source(Box::new(super::Unobserved))?;
+                worker.set_journal(store.identity()?)?;
+                let workers = vec![chain.write(store, observer)?, chain.start(&stages)?];
+                let watched = watch(chain, Arc::clone(&shared));
+                let fed = feed.start(worker, pipeline);
+                (fed, workers.into_iter().chain([watched]).collect())
+            }
+        };
         let writer = thread::spawn({
             let shared = Arc::clone(&shared);
             move || write_journal(journal, &requests, &shared)
         });
-        let segment =
-            Segment::new(components.blueprints(), watermark_settings(&pipeline), Box::new(hub.clone()), &store)?;
-        let observer = Box::new(Publishing { hub: hub.clone(), inner: observer });
-        let worker = Worker::new(segment, store, commit_settings(&pipeline), observer)?;
-        let source = Source::clone(&pipeline.source);
-        let worker = thread::spawn({
-            let (shared, ingest) = (Arc::clone(&shared), ingest.clone());
-            move || work(worker, &pipeline, with_source.then_some(&source), &ingest, &shared)
-        });
-        Ok(Self { ingest, hub, shared, threads: vec![worker, writer] })
+        Ok(Self { ingest, hub, shared, threads: vec![worker, writer], workers })
     }
 
     /// Takes records for this pipeline.
@@ -218,13 +231,15 @@ impl Live {
     /// The error that stopped it before, if there was one.
     pub fn drain(self) -> Result<()> {
         self.shared.stop();
-        let Self { ingest, threads, shared, .. } = self;
+        let Self { ingest, threads, shared, workers, .. } = self;
         drop(ingest);
         for thread in threads {
             if thread.join().is_err() {
                 return Err(Error::new(Kind::Internal, "finish: a thread of the pipeline panicked"));
             }
         }
+        // What is under way between the ends of a chain is stored where it is, and goes on when somebody works on it.
+        workers.into_iter().try_for_each(Workers::stop)?;
         match shared.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
             None => Ok(()),
             Some(error) => Err(Error::new(Kind::Internal, error)),
@@ -286,33 +301,56 @@ fn next_request(requests: &mpsc::Receiver<Request>, shared: &Shared) -> Option<R
     }
 }
 
-fn work(
-    mut worker: Worker<SqliteStore>,
-    pipeline: &Pipeline,
-    source: Option<&Source>,
-    ingest: &Ingest,
-    shared: &Arc<Shared>,
-) {
-    let mut journal = JournalReader::new(worker.progress().journal_sequence);
-    if let Err(error) = catch_up(&mut worker, &mut journal, shared) {
-        return shared.fail("process the journal", &error);
+/// What feeds the worker of the first segment.
+struct Feed {
+    with_source: bool,
+    reader: SqliteStore,
+    ingest: Ingest,
+    shared: Arc<Shared>,
+}
+
+impl Feed {
+    fn start<S: StateStore + 'static>(self, worker: Worker<S>, pipeline: Pipeline) -> JoinHandle<()> {
+        self.shared.journal_done.store(worker.progress().journal_sequence, Ordering::Release);
+        thread::spawn(move || self.work(worker, &pipeline))
     }
-    let simulator = source.and_then(|source| start_simulator(source, &worker, ingest, shared));
-    if let Err(error) = work_on(&mut worker, &mut journal, pipeline, ingest, shared) {
-        shared.fail("process events", &error);
-    }
-    if let Some(simulator) = simulator
-        && simulator.join().is_err()
-    {
-        shared.fail("simulate a market", &Error::new(Kind::Internal, "its thread panicked"));
-    }
-    // What the source stored last is processed too, so that a drained pipeline has nothing waiting.
-    if let Err(error) = catch_up(&mut worker, &mut journal, shared) {
-        shared.fail("process the journal", &error);
+
+    fn work<S: StateStore>(self, mut worker: Worker<S>, pipeline: &Pipeline) {
+        let Self { with_source, reader, ingest, shared } = self;
+        let mut journal = JournalReader::new(reader, worker.progress().journal_sequence);
+        if let Err(error) = catch_up(&mut worker, &mut journal, &shared) {
+            return shared.fail("process the journal", &error);
+        }
+        let source = with_source.then_some(&pipeline.source);
+        let simulator = source.and_then(|source| start_simulator(source, &worker, &ingest, &shared));
+        if let Err(error) = work_on(&mut worker, &mut journal, pipeline, &ingest, &shared) {
+            shared.fail("process events", &error);
+        }
+        if let Some(simulator) = simulator
+            && simulator.join().is_err()
+        {
+            shared.fail("simulate a market", &Error::new(Kind::Internal, "its thread panicked"));
+        }
+        // What the source stored last is processed too, so that a drained pipeline has nothing waiting.
+        if let Err(error) = catch_up(&mut worker, &mut journal, &shared) {
+            shared.fail("process the journal", &error);
+        }
     }
 }
 
-fn catch_up(worker: &mut Worker<SqliteStore>, journal: &mut JournalReader, shared: &Shared) -> Result<()> {
+/// Stops the pipeline when a worker of its chain has failed.
+fn watch(chain: Chain, shared: Arc<Shared>) -> Workers {
+    Workers::one(chain, move |chain| {
+        while !chain.is_stopping() && !shared.is_stopping() {
+            thread::sleep(IDLE_LOOK);
+        }
+        if let Err(error) = chain.check() {
+            shared.fail("chain the stages", &error);
+        }
+    })
+}
+
+fn catch_up<S: StateStore>(worker: &mut Worker<S>, journal: &mut JournalReader, shared: &Shared) -> Result<()> {
     while journal.step(worker)? {}
     worker.commit()?;
     note_progress(worker, shared);
@@ -320,13 +358,13 @@ fn catch_up(worker: &mut Worker<SqliteStore>, journal: &mut JournalReader, share
     Ok(())
 }
 
-fn note_progress(worker: &Worker<SqliteStore>, shared: &Shared) {
+fn note_progress<S: StateStore>(worker: &Worker<S>, shared: &Shared) {
     shared.journal_done.store(worker.progress().journal_sequence, Ordering::Release);
     shared.journal_end.fetch_max(worker.progress().journal_sequence, Ordering::AcqRel);
 }
 
-fn work_on(
-    worker: &mut Worker<SqliteStore>,
+fn work_on<S: StateStore>(
+    worker: &mut Worker<S>,
     journal: &mut JournalReader,
     pipeline: &Pipeline,
     ingest: &Ingest,
@@ -393,9 +431,9 @@ impl IdleClock {
     }
 }
 
-fn start_simulator(
+fn start_simulator<S: StateStore>(
     source: &Source,
-    worker: &Worker<SqliteStore>,
+    worker: &Worker<S>,
     ingest: &Ingest,
     shared: &Arc<Shared>,
 ) -> Option<JoinHandle<()>> {

@@ -11,6 +11,7 @@ pub mod spec;
 mod worker;
 
 pub use blueprint::{Components, WasmStage};
+use chain::Unobserved;
 pub use chain::{Chain, Workers};
 pub use hub::{Hub, Subscription};
 pub(crate) use invoke::{EVENTS, records};

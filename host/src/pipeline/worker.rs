@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    error::Result,
+    error::{Error, Kind, Result},
     segment::{Failure, Mode, Segment, Tapped, Work},
     store::{Commit, InputFile, JournalRecord, Progress, ReadFrom, StateStore},
 };
@@ -140,6 +140,20 @@ impl<S: StateStore> Worker<S> {
     /// Declares the files of a new job.
     pub fn set_inputs(&mut self, inputs: Vec<InputFile>) {
         self.progress.inputs = inputs;
+    }
+
+    /// Declares whose journal is read.
+    ///
+    /// # Errors
+    /// `Conflict` when it was another one's until now: what that one still holds would never be read.
+    pub fn set_journal(&mut self, identity: String) -> Result<()> {
+        if !self.progress.journal.is_empty() && self.progress.journal != identity {
+            let message =
+                "feed this pipeline from here: it is fed from another data folder, whose journal it would lose";
+            return Err(Error::new(Kind::Conflict, message));
+        }
+        self.progress.journal = identity;
+        Ok(())
     }
 
     /// Notes where the source is; saved with the next commit.

@@ -58,6 +58,9 @@ pub struct Progress {
     pub newest: i64,
     /// What a source needs to go on where it was (the simulator's position), as the source wrote it.
     pub cursor: Option<String>,
+    /// Identity of the store whose journal is read; empty when it is the one that this is kept in.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub journal: String,
     /// How far each producer on the bus has been read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub read: BTreeMap<String, ReadFrom>,
@@ -100,6 +103,7 @@ impl Default for Progress {
             watermark: i64::MIN,
             newest: i64::MIN,
             cursor: None,
+            journal: String::new(),
             read: BTreeMap::new(),
             given: BTreeMap::new(),
             ends: 0,

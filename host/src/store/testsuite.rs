@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use tapeline_events::{Day, Number, TextColumn};
 use tempfile::{TempDir, tempdir};
 
-use super::{Aside, Commit, Counts, DeadLetter, JournalRecord, LedgerKey, Progress, Query, RowSink, Store, Value};
+use super::{
+    Aside, Commit, Counts, DeadLetter, JournalRecord, LedgerKey, Progress, Query, RowSink, StateStore as _, Store,
+    Value,
+};
 use crate::{
     contract::{Append, Cells, Column, Entry, Rows, Texts, TimeUnit},
     error::{Kind, Result},
@@ -455,6 +458,7 @@ fn full_commit() -> Commit {
         rows: vec![trades(&["A", "B"], &[START, START + MINUTE], &[1, 2])],
         appends: vec![append("a/b.csv", "time\n", "1\n")],
         ledger: BTreeMap::from([(key, counts)]),
+        out: Vec::new(),
         dead_letters: vec![letter("fetch", "binance")],
     }
 }

@@ -36,6 +36,8 @@ use crate::{
 
 /// The file in the data folder that says, by its lock, that a pipeline runs on it.
 const LOCK: &str = "lock";
+/// The file in the data folder that tells it from any other.
+const IDENTITY: &str = "identity";
 /// The folder of objects in the data folder.
 const OBJECTS: &str = "objects";
 
@@ -76,6 +78,30 @@ impl SqliteStore {
     pub fn open_second(folder: &Path) -> Result<Self> {
         let database = folder.join(schema::FILE);
         Ok(Self { conn: schema::open(&database)?, database, owner: None })
+    }
+
+    /// Another handle on the same store, as [`Self::open_second`] gives one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn second(&self) -> Result<Self> {
+        Ok(Self { conn: schema::open(&self.database)?, database: self.database.clone(), owner: None })
+    }
+
+    /// Tells this store from any other, for as long as it is there.
+    ///
+    /// # Errors
+    /// When it cannot be read or kept.
+    pub fn identity(&self) -> Result<String> {
+        let path = self.database.with_file_name(IDENTITY);
+        let place = || format!("read or write {}", path.display());
+        if !path.try_exists().doing(place)? {
+            let made: String = self.conn.query_row("SELECT lower(hex(randomblob(16)))", [], |row| row.get(0))?;
+            // Under another name first, so that nobody ever reads half of it.
+            let partial = path.with_extension("partial");
+            fs::write(&partial, made).and_then(|()| fs::rename(&partial, &path)).doing(place)?;
+        }
+        fs::read_to_string(&path).doing(place)
     }
 
     /// Opens a store that is there to read from it only.
