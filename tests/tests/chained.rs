@@ -1,6 +1,8 @@
 //! A pipeline chained by a real NATS server: the same tables, objects and ledger as in one process, whatever happens.
 //! Reported as ignored, by name, where there is no `nats-server`.
 
+#![allow(clippy::print_stdout, reason = "the seed of a schedule is printed, so that it can be repeated")]
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -109,7 +111,11 @@ impl Job {
     fn pipeline(&self, text: &str, name: &str, nats: &str) -> Result<PathBuf> {
         let path = self.folder.path().join(format!("{name}.toml"));
         let text = text.replacen("name = \"bitcoin-trades\"", &format!("name = \"{name}\""), 1);
-        fs::write(&path, format!("{text}\n[nats]\n{nats}\n"))?;
+        let is_nats = |line: &&str| {
+            ["[nats]", "partitions =", "replicas =", "stream_mib =", "fuse ="].iter().any(|key| line.starts_with(key))
+        };
+        let others: Vec<&str> = text.lines().filter(|line| !is_nats(line)).collect();
+        fs::write(&path, format!("{}\n[nats]\n{nats}\n", others.join("\n")))?;
         Ok(path)
     }
 
