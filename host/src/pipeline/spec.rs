@@ -163,17 +163,11 @@ fn resolve(document: Document) -> Result<Pipeline> {
     let raw: Raw = document.read()?;
     check_name(&document, "name", &raw.name)?;
     let (format, source) = resolve_source(&document, raw.source)?;
+    let watermark = resolve_watermark(&document, &raw.watermark)?;
+    let commit = resolve_commit(&document, &raw.commit)?;
     let stages = resolve_stages(&document, raw.stages)?;
-    Ok(Pipeline {
-        name: raw.name,
-        format,
-        source,
-        watermark: resolve_watermark(&document, &raw.watermark)?,
-        commit: resolve_commit(&document, &raw.commit)?,
-        nats: nats::resolve(&document, &raw.nats, &stages)?,
-        stages,
-        document,
-    })
+    let nats = nats::resolve(&document, &raw.nats, &stages)?;
+    Ok(Pipeline { name: raw.name, format, source, watermark, commit, nats, stages, document })
 }
 
 fn resolve_source(document: &Document, raw: RawSource) -> Result<(String, Source)> {
