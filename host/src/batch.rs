@@ -17,20 +17,21 @@ pub fn byte_count(batch: &Batch) -> usize {
     event_count(batch) * 80 + batch.order.len() + batch.marks.len() * 8
 }
 
-/// Takes the marks out, and puts another one at the end if there is one.
-pub fn replace_marks(batch: &mut Batch, mark: Option<i64>) {
+/// Takes the marks out, and puts others at the end.
+pub fn replace_marks(batch: &mut Batch, marks: Vec<i64>) {
     batch.marks.clear();
     batch.order.retain(|code| *code != MARK);
     if batch.groups.len() <= 1 {
         batch.order.clear();
     }
-    if let Some(mark) = mark {
-        if batch.order.is_empty() {
-            batch.order = vec![0; event_count(batch)];
-        }
-        batch.order.push(MARK);
-        batch.marks.push(mark);
+    if marks.is_empty() {
+        return;
     }
+    if batch.order.is_empty() {
+        batch.order = vec![0; event_count(batch)];
+    }
+    batch.order.extend(marks.iter().map(|_| MARK));
+    batch.marks = marks;
 }
 
 /// Puts the elements of one batch behind those of another.

@@ -159,6 +159,10 @@ fn one_host_stores_what_one_process_stores() -> Result<()> {
         let (pipeline, data) = (job.pipeline(&bitcoin()?, name, nats)?, job.data(name));
         job.run(&pipeline, &data, &server.url(), ALL)?;
         job.expected.check(&data).context(name)?;
+        let other = job.pipeline(&bitcoin()?, name, "partitions = 7")?;
+        let refused = job.run(&other, &job.data("refused"), &server.url(), ALL).err().map(|error| error.to_string());
+        ensure!(refused.is_some_and(|error| error.contains("divide symbols into 7")), "other partitions were taken");
+        let pipeline = job.pipeline(&bitcoin()?, name, nats)?;
         // A finished job does nothing when it is run again.
         job.run(&pipeline, &data, &server.url(), ALL)?;
         job.expected.check(&data).context(name)?;

@@ -23,10 +23,11 @@ type Open<'a> = &'a dyn Fn() -> Result<Box<dyn StateStore>>;
 type Law = fn(Open<'_>) -> Result<()>;
 
 fn main() {
-    let laws: [(&str, Law); 4] = [
+    let laws: [(&str, Law); 5] = [
         ("what_was_committed_is_there", what_was_committed_is_there),
         ("one_that_was_taken_over_from_commits_nothing", one_that_was_taken_over_from_commits_nothing),
         ("a_refused_commit_changes_nothing", a_refused_commit_changes_nothing),
+        ("state_that_is_all_deleted_stays_deleted", state_that_is_all_deleted_stays_deleted),
         ("much_state_over_many_commits_is_kept", much_state_over_many_commits_is_kept),
     ];
     let is_missing = !NatsServer::is_there();
@@ -57,7 +58,7 @@ fn on_nats(law: Law) -> Result<()> {
     let server = NatsServer::start(folder.path())?;
     let broker = Broker::connect(&server.url())?;
     let hop = Hop { pipeline: "p".to_owned(), stage: "next".to_owned() };
-    broker.ensure(&hop, StreamSettings { replicas: 1, bytes_max: 256 << 20 })?;
+    broker.ensure(&hop, StreamSettings { partitions: 1, replicas: 1, bytes_max: 256 << 20 })?;
     let stopping = Arc::new(AtomicBool::new(false));
     law(&|| {
         let state = NatsState::load(broker.clone(), hop.clone(), "0", Outputs::One(0), Arc::clone(&stopping))?;
@@ -124,6 +125,23 @@ fn a_refused_commit_changes_nothing(open: Open<'_>) -> Result<()> {
     let store = open()?;
     ensure!(values(&*store)? == [("A".to_owned(), 1, vec![1])], "{:?}", values(&*store)?);
     ensure!(store.progress()?.watermark == 1, "{:?}", store.progress()?);
+    Ok(())
+}
+
+/// Also when the deletion is what makes a broker write a snapshot.
+fn state_that_is_all_deleted_stays_deleted(open: Open<'_>) -> Result<()> {
+    const PARTS: u64 = 40;
+    let mut store = open()?;
+    let all = |value: Option<Vec<u8>>| (0..PARTS).map(|part| entry("A", part, value.clone())).collect();
+    store.commit(commit(1, all(Some(vec![1; 200 << 10]))))?;
+    store.commit(commit(2, all(Some(vec![2; 200 << 10]))))?;
+    for watermark in 3..40 {
+        store.commit(commit(watermark, vec![entry("A", 0, Some(vec![3; 200 << 10]))]))?;
+        store.commit(commit(watermark, all(None)))?;
+    }
+    drop(store);
+    let found = values(&*open()?)?;
+    ensure!(found.is_empty(), "{} entries", found.len());
     Ok(())
 }
 

@@ -113,20 +113,36 @@ impl Message {
         parts
     }
 
-    /// The same in messages that each take at most so many bytes, as far as it can be cut: a single event stays whole.
+    /// The same in messages that each take at most so many bytes. A single event stays whole, which is small; a dead
+    /// letter that is too large keeps the beginning of its payload, and its reason says so.
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub fn cut(self, bytes_max: usize) -> Result<Vec<Self>> {
-        let elements = batch::event_count(&self.batch) + self.batch.marks.len();
-        if elements <= 1 || self.encode()?.len() <= bytes_max {
+    pub fn cut(mut self, bytes_max: usize) -> Result<Vec<Self>> {
+        if self.encode()?.len() <= bytes_max {
             return Ok(vec![self]);
         }
-        let half =
-            |range| Self { names: self.names.clone(), batch: batch::slice(&self.batch, range), ..Self::default() };
-        let (mut first, second) = (half(0..elements / 2), half(elements / 2..elements));
-        (first.ledger, first.dead_letters) = (self.ledger, self.dead_letters);
-        let mut pieces = first.cut(bytes_max)?;
+        let elements = batch::event_count(&self.batch) + self.batch.marks.len();
+        let mut second = Self::default();
+        if self.dead_letters.len() > 1 {
+            second.dead_letters = self.dead_letters.split_off(self.dead_letters.len() / 2);
+        } else if self.ledger.len() > 1 {
+            second.ledger = self.ledger.split_off(self.ledger.len() / 2);
+        } else if elements > 1 {
+            second.names.clone_from(&self.names);
+            second.batch = batch::slice(&self.batch, elements / 2..elements);
+            self.batch = batch::slice(&self.batch, 0..elements / 2);
+        } else {
+            let Some(letter) = self.dead_letters.first_mut().filter(|letter| letter.payload.len() > bytes_max / 2)
+            else {
+                return Ok(vec![self]);
+            };
+            let bytes = letter.payload.len();
+            letter.payload.truncate(bytes_max / 2);
+            letter.reason = format!("{}; the beginning of its {bytes} bytes is kept", letter.reason);
+            return Ok(vec![self]);
+        }
+        let mut pieces = self.cut(bytes_max)?;
         pieces.extend(second.cut(bytes_max)?);
         Ok(pieces)
     }
@@ -314,6 +330,31 @@ mod tests {
         }
         let batch = read.unpack(&mut others).unwrap();
         assert_eq!(lines(&batch, &others), expected);
+    }
+
+    #[test]
+    fn a_message_is_cut_whatever_makes_it_large() {
+        let (message, expected) = message();
+        let large = |letters: usize, bytes: usize| {
+            let letter = DeadLetter { payload: vec![b'x'; bytes], ..message.dead_letters[0].clone() };
+            let key = |at: usize| LedgerKey { symbol: format!("symbol {at}"), ..message.ledger[0].0.clone() };
+            let ledger = (0..100).map(|at| (key(at), message.ledger[0].1.clone())).collect();
+            Message { dead_letters: vec![letter; letters], ledger, ..message.clone() }
+        };
+        for (letters, bytes) in [(50, 100), (1, 5_000), (3, 5_000)] {
+            let pieces = large(letters, bytes).cut(1_000).unwrap();
+            assert!(pieces.iter().all(|piece| piece.encode().unwrap().len() <= 1_000), "{letters} of {bytes}");
+            let found: Vec<&DeadLetter> = pieces.iter().flat_map(|piece| &piece.dead_letters).collect();
+            assert_eq!(found.len(), letters);
+            assert!(bytes < 1_000 || found.iter().all(|letter| letter.reason.contains("5000 bytes is kept")));
+            assert_eq!(pieces.iter().map(|piece| piece.ledger.len()).sum::<usize>(), 100);
+            let mut names = Names::default();
+            let events = pieces.iter().flat_map(|piece| {
+                let batch = piece.unpack(&mut names).unwrap();
+                lines(&batch, &names)
+            });
+            assert_eq!(events.collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

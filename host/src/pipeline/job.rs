@@ -127,6 +127,19 @@ pub(super) fn check_chained(store: &SqliteStore) -> Result<()> {
     Ok(())
 }
 
+/// Whether the tables have not seen more of a chain than there is.
+///
+/// # Errors
+/// `Conflict` when the broker knows nothing of a chain whose tables these are: it would number its messages from 1 again,
+/// and they would count as seen.
+pub(super) fn check_same_chain<S: StateStore>(source: &Worker<S>, tables: &SqliteStore) -> Result<()> {
+    if !source.progress().journal.is_empty() || tables.progress()?.read.is_empty() {
+        return Ok(());
+    }
+    let message = "go on with this chain: the data folder holds its tables, and the broker has lost what it stored of it; give another --data";
+    Err(Error::new(Kind::Conflict, message))
+}
+
 fn add(summary: &mut Summary, is_first: bool, counts: &Counts) {
     if is_first {
         summary.events_in += counts.entered;
@@ -185,6 +198,7 @@ impl Job {
         let chain = Chain::new(self.pipeline.clone(), self.components.clone(), broker)?;
         check_chained(&self.store)?;
         let mut worker = chain.source(Box::new(Unobserved))?;
+        check_same_chain(&worker, &self.store)?;
         worker.set_journal(self.store.identity()?)?;
         worker.set_inputs(self.inputs_behind(worker.progress().inputs.clone())?);
         let Self { store, inputs, format, .. } = self;

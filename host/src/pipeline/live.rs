@@ -185,6 +185,7 @@ impl Live {
             Some((chain, stages)) => {
                 super::job::check_chained(&store)?;
                 let mut worker = chain.source(Box::new(super::Unobserved))?;
+                super::job::check_same_chain(&worker, &store)?;
                 worker.set_journal(store.identity()?)?;
                 let workers = vec![chain.write(store, observer)?, chain.start(&stages)?];
                 let watched = watch(chain, Arc::clone(&shared));
@@ -233,6 +234,8 @@ impl Live {
         self.shared.stop();
         let Self { ingest, threads, shared, workers, .. } = self;
         drop(ingest);
+        // First: a commit that the broker does not take is tried again until then.
+        workers.iter().for_each(Workers::begin_to_stop);
         for thread in threads {
             if thread.join().is_err() {
                 return Err(Error::new(Kind::Internal, "finish: a thread of the pipeline panicked"));
@@ -323,8 +326,9 @@ impl Feed {
         }
         let source = with_source.then_some(&pipeline.source);
         let simulator = source.and_then(|source| start_simulator(source, &worker, &ingest, &shared));
-        if let Err(error) = work_on(&mut worker, &mut journal, pipeline, &ingest, &shared) {
-            shared.fail("process events", &error);
+        let worked = work_on(&mut worker, &mut journal, pipeline, &ingest, &shared);
+        if let Err(error) = &worked {
+            shared.fail("process events", error);
         }
         if let Some(simulator) = simulator
             && simulator.join().is_err()
@@ -332,7 +336,9 @@ impl Feed {
             shared.fail("simulate a market", &Error::new(Kind::Internal, "its thread panicked"));
         }
         // What the source stored last is processed too, so that a drained pipeline has nothing waiting.
-        if let Err(error) = catch_up(&mut worker, &mut journal, &shared) {
+        if worked.is_ok()
+            && let Err(error) = catch_up(&mut worker, &mut journal, &shared)
+        {
             shared.fail("process the journal", &error);
         }
     }

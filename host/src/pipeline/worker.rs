@@ -20,6 +20,10 @@ pub struct CommitSettings {
 /// What gathers in memory before a commit is made whatever the settings say: rows, objects and dead letters.
 const OUTCOME_BYTES_MAX: usize = 32 << 20;
 
+/// What goes on to another segment, in messages before they are divided, before a commit is made: times the most
+/// partitions that there can be, 256, it is less than the 1,000 messages of a broker's atomic batch.
+const OUT_MAX: usize = 3;
+
 /// Watches commits.
 pub trait Observer: Send {
     /// Called after each commit, with what it did and how long it took.
@@ -82,6 +86,8 @@ pub struct Worker<S> {
     uncommitted: Vec<(Work, Step)>,
     records: usize,
     last_commit: Instant,
+    /// Set by the first error: what was not committed is not here any more, so that nothing may be committed after it.
+    has_failed: bool,
 }
 
 impl<S: StateStore> Worker<S> {
@@ -100,6 +106,7 @@ impl<S: StateStore> Worker<S> {
             uncommitted: Vec::new(),
             records: 0,
             last_commit: Instant::now(),
+            has_failed: false,
         })
     }
 
@@ -161,21 +168,14 @@ impl<S: StateStore> Worker<S> {
         self.progress.cursor = Some(cursor);
     }
 
-    /// Does a piece of work, and commits when it is time to.
+    /// Does a piece of work, and commits when it is time to. A piece with [`Step::None`] is committed with the one behind
+    /// it: by itself it would be done again after a crash.
     ///
     /// # Errors
     /// When the store fails, or a stage fails without any record to blame. What was not committed is not lost: a new
-    /// worker on the same store reads it again from its source.
-    pub fn take(&mut self, mut work: Work, step: Step) -> Result<()> {
-        self.records += work.len();
-        let done = self.segment.run(&mut work, Mode::Fast, &self.store);
-        self.uncommitted.push((work, step));
-        match done {
-            Ok(()) if self.is_due() => self.commit(),
-            Ok(()) => Ok(()),
-            Err(Failure::Fault { stage, fault }) => self.start_over(&stage, &fault),
-            Err(Failure::Host(error)) => Err(error),
-        }
+    /// worker on the same store reads it again from its source. This one takes nothing any more.
+    pub fn take(&mut self, work: Work, step: Step) -> Result<()> {
+        self.guarded(|worker| worker.do_piece(work, step))
     }
 
     /// Commits what is not committed.
@@ -183,6 +183,32 @@ impl<S: StateStore> Worker<S> {
     /// # Errors
     /// As [`Worker::take`].
     pub fn commit(&mut self) -> Result<()> {
+        self.guarded(Self::commit_all)
+    }
+
+    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.has_failed {
+            return Err(Error::new(Kind::Internal, "go on with a worker that has failed"));
+        }
+        let done = work(self);
+        self.has_failed = done.is_err();
+        done
+    }
+
+    fn do_piece(&mut self, mut work: Work, step: Step) -> Result<()> {
+        self.records += work.len();
+        let done = self.segment.run(&mut work, Mode::Fast, &self.store);
+        let is_whole = !matches!(step, Step::None);
+        self.uncommitted.push((work, step));
+        match done {
+            Ok(()) if is_whole && self.is_due() => self.commit_all(),
+            Ok(()) => Ok(()),
+            Err(Failure::Fault { stage, fault }) => self.start_over(&stage, &fault),
+            Err(Failure::Host(error)) => Err(error),
+        }
+    }
+
+    fn commit_all(&mut self) -> Result<()> {
         if self.uncommitted.is_empty() {
             self.last_commit = Instant::now();
             return Ok(());
@@ -198,6 +224,7 @@ impl<S: StateStore> Worker<S> {
         self.records >= self.settings.records_max
             || self.last_commit.elapsed() >= self.settings.every
             || self.segment.outcome_bytes() >= OUTCOME_BYTES_MAX
+            || self.segment.out_count() >= OUT_MAX
     }
 
     /// Goes back to the last commit and does the same work again, piece by piece, each committed by itself.
@@ -205,9 +232,14 @@ impl<S: StateStore> Worker<S> {
         tracing::warn!(stage, %fault, pieces = self.uncommitted.len(), "a stage failed; starting over from the commit");
         let committed = self.store.progress()?;
         self.segment.rewind(&self.store, &committed)?;
-        for (mut work, step) in std::mem::take(&mut self.uncommitted) {
+        let mut pieces = std::mem::take(&mut self.uncommitted).into_iter().peekable();
+        while let Some((mut work, step)) = pieces.next() {
             self.segment.run(&mut work, Mode::Careful, &self.store)?;
+            let is_whole = !matches!(step, Step::None) || pieces.peek().is_none();
             self.uncommitted.push((work, step));
+            if !is_whole {
+                continue;
+            }
             let (commit, tapped) = self.segment.take_outcome()?;
             self.store_outcome(commit, tapped)?;
         }

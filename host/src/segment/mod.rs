@@ -259,6 +259,11 @@ impl Segment {
         self.outcome.bytes()
     }
 
+    /// Messages that go on to the next segment with the next commit.
+    pub fn out_count(&self) -> usize {
+        self.outcome.out_count()
+    }
+
     /// Newest event time and present watermark, ns since the epoch.
     pub const fn times(&self) -> (i64, i64) {
         (self.watermark.newest(), self.watermark.current())

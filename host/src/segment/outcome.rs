@@ -115,6 +115,10 @@ impl Outcome {
         }
     }
 
+    pub(super) fn out_count(&self) -> usize {
+        self.out.len()
+    }
+
     /// Takes what a segment before has counted and kept aside.
     pub(super) fn pass_on(&mut self, ledger: &[(LedgerKey, Counts)], dead_letters: &[DeadLetter]) {
         for (key, counts) in ledger {

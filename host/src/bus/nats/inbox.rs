@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::jetstream::{
@@ -41,6 +41,8 @@ pub struct Inbox {
     read: BTreeMap<String, u64>,
     /// Messages that came before their turn.
     early: BTreeMap<(String, u64), Received>,
+    /// Since when there are such messages, and none whose turn it is.
+    gap_since: Option<Instant>,
     /// Messages that were delivered and are not finished.
     unfinished: Unfinished,
     signs_of_life: JoinHandle<()>,
@@ -64,6 +66,7 @@ impl Inbox {
             messages: None,
             read: BTreeMap::new(),
             early: BTreeMap::new(),
+            gap_since: None,
             unfinished,
             signs_of_life,
         }
@@ -73,18 +76,20 @@ impl Inbox {
     pub fn rewind(&mut self, read: impl Iterator<Item = (String, u64)>) {
         self.read = read.collect();
         self.early.clear();
+        self.gap_since = None;
         let unfinished = std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner));
-        self.broker.wait(async {
+        // What is not said is delivered again a little later.
+        self.broker.say(async {
             for acker in unfinished.into_values() {
-                // One that is not said is delivered again a little later.
                 let _ = acker.ack_with(AckKind::Nak(None)).await;
             }
         });
     }
 
-    /// Whether there are messages that wait for one before them: it has been given to another reader, or lost.
-    pub fn has_gap(&self) -> bool {
-        !self.early.is_empty()
+    /// For how long messages have been waiting for one before them, if they are: it has been given to another reader, or
+    /// lost.
+    pub fn gap(&self) -> Option<Duration> {
+        self.gap_since.map(|since| since.elapsed())
     }
 
     /// The next message, if there is one within `patience`.
@@ -103,6 +108,8 @@ impl Inbox {
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the broker does not deliver; asking again");
                 self.messages = None;
+                // Nothing is lost as long as nobody can say what there is.
+                self.gap_since = None;
                 std::thread::sleep(RETRY_PAUSE.min(patience));
                 Ok(None)
             }
@@ -118,7 +125,7 @@ impl Inbox {
             keys.iter().filter_map(|key| unfinished.remove(key)).collect()
         };
         // What the broker did not hear it delivers again, and then hears that it was read before.
-        self.broker.wait(async {
+        self.broker.say(async {
             let Some((last, others)) = finished.split_last() else { return };
             for acker in others {
                 let _ = acker.ack().await;
@@ -149,7 +156,9 @@ impl Inbox {
         let read = self.read.get(&key.0).copied().unwrap_or(0);
         if key.1 <= read && !self.is_unfinished(&key) {
             // Committed before; the broker has not heard.
-            let _ = self.broker.wait(acker.ack());
+            self.broker.say(async {
+                let _ = acker.ack().await;
+            });
             return Ok(None);
         }
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Arc::new(acker));
@@ -166,7 +175,13 @@ impl Inbox {
     fn take_early(&mut self) -> Option<Received> {
         let is_next =
             |(producer, number): &&(String, u64)| self.read.get(producer).copied().unwrap_or(0) + 1 == *number;
-        let key = self.early.keys().find(is_next)?.clone();
+        let Some(key) = self.early.keys().find(is_next).cloned() else {
+            if !self.early.is_empty() {
+                self.gap_since.get_or_insert_with(Instant::now);
+            }
+            return None;
+        };
+        self.gap_since = None;
         let received = self.early.remove(&key)?;
         self.read.insert(key.0, key.1);
         Some(received)

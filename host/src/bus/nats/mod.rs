@@ -25,6 +25,10 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const ACK_WAIT: Duration = Duration::from_secs(2);
 /// After so long without a pull the broker lets another reader take a partition over.
 const PIN_TIME: Duration = Duration::from_millis(1_500);
+/// How long the broker may take to answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+/// Where a stream says for how many partitions it was made.
+const PARTITIONS: &str = "tapeline-partitions";
 /// The one priority group of a consumer.
 const GROUP: &str = "owner";
 /// Messages that a reader may have and has not finished. Each is at most [`MESSAGE_BYTES_MAX`].
@@ -42,6 +46,8 @@ pub struct Broker {
 /// How streams are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamSettings {
+    /// Into how many parts symbols are divided. Kept with the stream, since it must not change.
+    pub partitions: u32,
     /// Copies of a stream, on as many servers.
     pub replicas: usize,
     /// Bytes of a stream. One that is full takes nothing more until it is read.
@@ -109,8 +115,16 @@ impl Broker {
     /// Makes the stream of a hop, or brings one that is there in order.
     ///
     /// # Errors
-    /// When the broker refuses it.
+    /// `Conflict` when the stream was made for another number of partitions; otherwise when the broker refuses it.
     pub fn ensure(&self, hop: &Hop, settings: StreamSettings) -> Result<()> {
+        let partitions = settings.partitions.to_string();
+        if let Ok(stream) = self.wait(self.stream(hop))
+            && let Some(known) = stream.cached_info().config.metadata.get(PARTITIONS)
+            && *known != partitions
+        {
+            let message = format!("divide symbols into {partitions} partitions: stream {} has {known}", hop.stream());
+            return Err(Error::new(Kind::Conflict, message));
+        }
         let config = stream::Config {
             name: hop.stream(),
             subjects: hop.subjects(),
@@ -122,6 +136,7 @@ impl Broker {
             allow_atomic_publish: true,
             allow_rollup: true,
             allow_direct: true,
+            metadata: [(PARTITIONS.to_owned(), partitions)].into(),
             ..stream::Config::default()
         };
         let made = self.wait(self.jetstream.create_or_update_stream(config));
@@ -156,6 +171,13 @@ impl Broker {
 
     async fn stream(&self, hop: &Hop) -> std::result::Result<Stream, jetstream::context::GetStreamError> {
         self.jetstream.get_stream(hop.stream()).await
+    }
+
+    /// Does what may as well not be heard, such as acknowledging; not for ever, since a client that is not connected
+    /// queues only so much.
+    fn say(&self, work: impl Future<Output = ()>) {
+        // Whoever has not heard asks again.
+        let _ = self.wait(async { tokio::time::timeout(ANSWER_TIME_MAX, work).await });
     }
 
     fn wait<T>(&self, work: impl Future<Output = T>) -> T {

@@ -14,7 +14,7 @@ use async_nats::jetstream::{message::StreamMessage, stream::LastRawMessageErrorK
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Broker, Hop, MESSAGE_BYTES_MAX,
+    ANSWER_TIME_MAX, Broker, Hop, MESSAGE_BYTES_MAX,
     batch::{MESSAGES_MAX, Part, Refusal},
     unavailable,
 };
@@ -180,7 +180,11 @@ impl NatsState {
         if self.changes_bytes <= CHANGES_BYTES_MAX.max(2 * self.snapshot_bytes) {
             return Ok((pieces, false));
         }
-        let pieces = encode(self.entries.iter().map(|((stage, ..), entry)| (stage, entry)))?;
+        let mut pieces = encode(self.entries.iter().map(|((stage, ..), entry)| (stage, entry)))?;
+        if pieces.is_empty() {
+            // Nothing is left, which must be said too.
+            pieces.push(vec![VERSION]);
+        }
         self.snapshot_bytes = pieces.iter().map(Vec::len).sum();
         self.changes_bytes = 0;
         Ok((pieces, true))
@@ -220,9 +224,11 @@ impl NatsState {
     fn store(&self, parts: impl Fn() -> Vec<Part>, commit: &str) -> Result<u64> {
         let mut has_failed = false;
         loop {
-            let refusal = match self.broker.wait(self.broker.store_together(parts())) {
-                Ok(sequence) => return Ok(sequence),
-                Err(refusal) => refusal,
+            let answer = async { tokio::time::timeout(ANSWER_TIME_MAX, self.broker.store_together(parts())).await };
+            let refusal = match self.broker.wait(answer) {
+                Ok(Ok(sequence)) => return Ok(sequence),
+                Ok(Err(refusal)) => refusal,
+                Err(late) => Refusal::Unavailable(late.into()),
             };
             match refusal {
                 Refusal::Overtaken => {
