@@ -35,7 +35,7 @@ fn what_waits_for_a_commit_is_bounded() -> Result<()> {
             ends: vec![FRAME_BYTES as u32],
             bytes: vec![b'x'; FRAME_BYTES],
         };
-        worker.take(Work::Frames { frames, origin: Origin::default() }, Step::None)?;
+        worker.take(Work::Frames { frames, origin: Origin::default() }, Step::Journal(given as u64))?;
         let waiting = (given - worker.store().dead.len()) * FRAME_BYTES;
         ensure!(waiting <= WAITING_BYTES_MAX, "{waiting} bytes wait for a commit");
     }

@@ -60,8 +60,8 @@ fn run(
     let segment = Segment::new(stages, watermark_settings(pipeline), Box::new(NoTap), &store)?;
     let commit = CommitSettings { every: Duration::from_secs(3_600), records_max };
     let mut worker = Worker::new(segment, store, commit, Box::new(Silent))?;
-    for frames in chunks {
-        worker.take(Work::Frames { frames: frames.clone(), origin: Origin::default() }, Step::None)?;
+    for (number, frames) in (1..).zip(chunks) {
+        worker.take(Work::Frames { frames: frames.clone(), origin: Origin::default() }, Step::Journal(number))?;
     }
     worker.take(Work::Mark(END), Step::None)?;
     worker.commit()?;

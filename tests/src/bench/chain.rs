@@ -110,9 +110,9 @@ pub fn run(pipeline: &Pipeline, stages: Vec<Box<dyn Blueprint>>, chunks: &[Frame
     let commit = CommitSettings { every: Duration::from_secs(3_600), records_max: 20_000 };
     let mut worker = Worker::new(segment, store, commit, Box::new(Silent))?;
     let started = Instant::now();
-    for frames in chunks {
+    for (number, frames) in (1..).zip(chunks) {
         let work = Work::Frames { frames: frames.clone(), origin: Origin::default() };
-        worker.take(work, Step::None)?;
+        worker.take(work, Step::Journal(number))?;
     }
     worker.take(Work::Mark(END), Step::None)?;
     worker.commit()?;
