@@ -81,16 +81,16 @@ pub struct Summary {
 /// Tells how far a job is: compressed bytes read, of how many, and events so far.
 pub type ProgressFn = Box<dyn FnMut(u64, u64, u64)>;
 
-#[derive(Clone, Default)]
-struct Totals(Arc<Mutex<(Summary, std::collections::BTreeSet<String>)>>);
+/// Sums over commits, and the position of the last stage in the ledger.
+#[derive(Clone)]
+struct Totals(Arc<Mutex<(Summary, std::collections::BTreeSet<String>)>>, u32);
 
 impl Observer for Totals {
     fn committed(&mut self, commit: &Committed, _: Vec<Tapped>) {
         let (summary, objects) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = commit.ledger.iter().map(|(key, _)| key.stage_index).max().unwrap_or(0);
         for (key, counts) in &commit.ledger {
             add(summary, key.stage_index == 0, counts);
-            if key.stage_index == last && last > 1 {
+            if key.stage_index == self.1 {
                 summary.events_out += counts.out;
             }
         }
@@ -162,7 +162,7 @@ impl Job {
     /// a stage fails as a whole. Records that cannot be used are no error: they are dead letters.
     pub fn run(self, mut on_progress: ProgressFn) -> Result<Summary> {
         let started = Instant::now();
-        let totals = Totals::default();
+        let totals = Totals::of(&self.pipeline);
         let inputs = self.inputs_behind(self.store.progress()?.inputs)?;
         check_not_chained(&self.store)?;
         let reader = self.store.second()?;
@@ -194,7 +194,7 @@ impl Job {
             return Err(Error::invalid(message));
         }
         let started = Instant::now();
-        let totals = Totals::default();
+        let totals = Totals::of(&self.pipeline);
         let chain = Chain::new(self.pipeline.clone(), self.components.clone(), broker)?;
         check_chained(&self.store)?;
         let mut worker = chain.source(Box::new(Unobserved))?;
@@ -239,6 +239,11 @@ impl Job {
 }
 
 impl Totals {
+    fn of(pipeline: &Pipeline) -> Self {
+        // The host's own step stands behind the first stage.
+        Self(Arc::default(), pipeline.stages.len() as u32)
+    }
+
     fn events(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).0.events_in
     }

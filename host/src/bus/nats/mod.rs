@@ -71,25 +71,25 @@ impl Hop {
 
     /// Subject of what a partition is given.
     pub fn data(&self, partition: u32) -> String {
-        format!("{}.{}.{partition}", self.pipeline, self.stage)
+        self.name(&partition.to_string())
     }
 
     /// Subject of a producer's position, whose last message is the present one.
     fn position(&self, producer: &str) -> String {
-        format!("{}.{}.{producer}.position", self.pipeline, self.stage)
+        self.name(&format!("{producer}.position"))
     }
 
     /// Subject of a producer's state: a snapshot, and what has changed since.
     fn state(&self, producer: &str) -> String {
-        format!("{}.{}.{producer}.state", self.pipeline, self.stage)
+        self.name(&format!("{producer}.state"))
     }
 
     fn subjects(&self) -> Vec<String> {
         vec![self.name("*"), self.position("*"), self.state("*")]
     }
 
-    fn name(&self, partition: &str) -> String {
-        format!("{}.{}.{partition}", self.pipeline, self.stage)
+    fn name(&self, last: &str) -> String {
+        format!("{}.{}.{last}", self.pipeline, self.stage)
     }
 }
 
