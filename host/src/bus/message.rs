@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// First byte of an encoded message. A change of what follows raises it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What travels from one segment to the next.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Message {
     pub producer: String,
     /// Its number among the producer's messages to this partition, from 1, without gaps.
     pub number: u64,
+    /// The stage that the events are for, when it is not the next one: those before it hand them on as they are.
+    pub enters: Option<String>,
     /// The texts of the names in `batch`, whose numbers are indices into them.
     pub names: Vec<String>,
     /// Events and marks.
@@ -102,6 +104,7 @@ impl Message {
             .map(|symbol| of_name.get(symbol as usize).copied().unwrap_or(0))
             .collect();
         let part = |partition: u32| Self {
+            enters: self.enters.clone(),
             names: self.names.clone(),
             batch: batch::retain(self.batch.clone(), |position| of_event.get(position) == Some(&partition)),
             ..Self::default()
@@ -123,7 +126,7 @@ impl Message {
             return Ok(vec![self]);
         }
         let elements = batch::event_count(&self.batch) + self.batch.marks.len();
-        let mut second = Self::default();
+        let mut second = Self { enters: self.enters.clone(), ..Self::default() };
         if self.dead_letters.len() > 1 {
             second.dead_letters = self.dead_letters.split_off(self.dead_letters.len() / 2);
         } else if self.ledger.len() > 1 {
@@ -155,6 +158,7 @@ impl Message {
         let wire = Wire {
             producer: self.producer.as_str().into(),
             number: self.number,
+            enters: self.enters.as_deref().map(Into::into),
             names: self.names.as_slice().into(),
             batch: std::borrow::Cow::Borrowed(&self.batch),
             ledger: self.ledger.iter().map(WireCounts::of).collect(),
@@ -180,6 +184,7 @@ impl Message {
         Ok(Self {
             producer: wire.producer.into_owned(),
             number: wire.number,
+            enters: wire.enters.map(std::borrow::Cow::into_owned),
             names: wire.names.into_owned(),
             batch,
             ledger: wire.ledger.into_iter().map(WireCounts::into_counts).collect(),
@@ -197,6 +202,7 @@ pub fn partition_of(symbol: &str, partitions: u32) -> u32 {
 struct Wire<'a> {
     producer: std::borrow::Cow<'a, str>,
     number: u64,
+    enters: Option<std::borrow::Cow<'a, str>>,
     names: std::borrow::Cow<'a, [String]>,
     batch: std::borrow::Cow<'a, Batch>,
     ledger: Vec<WireCounts>,
@@ -315,7 +321,8 @@ mod tests {
             payload: vec![0, 255],
         };
         let message = Message::pack(batch, &names);
-        (Message { ledger: vec![(key, counts)], dead_letters: vec![letter.into_letter()], ..message }, expected)
+        let (ledger, dead_letters) = (vec![(key, counts)], vec![letter.into_letter()]);
+        (Message { enters: Some("alarm".to_owned()), ledger, dead_letters, ..message }, expected)
     }
 
     #[test]
@@ -376,6 +383,7 @@ mod tests {
         let (message, expected) = message();
         let parts = message.clone().split(3);
         assert_eq!(parts.len(), 3);
+        assert!(parts.iter().all(|part| part.enters.as_deref() == Some("alarm")));
         let read = |part: &Message| {
             let mut names = Names::default();
             let batch = part.unpack(&mut names).unwrap();

@@ -72,7 +72,8 @@ impl Chain {
         let nats = &chain.pipeline.nats;
         let bytes_max = i64::try_from(nats.stream_bytes_max).unwrap_or(i64::MAX);
         let settings = StreamSettings { partitions: nats.partitions, replicas: nats.replicas, bytes_max };
-        for segment in nats.segments.iter().skip(1) {
+        let given_out = nats.segments.len().saturating_sub(1);
+        for segment in nats.segments.iter().take(given_out) {
             chain.broker.ensure(&chain.hop(segment), settings)?;
         }
         Ok(chain)
@@ -84,10 +85,10 @@ impl Chain {
     /// When the broker cannot be reached, or the stage does not start.
     pub fn source(&self, observer: Box<dyn Observer>) -> Result<Worker<NatsState>> {
         let nats = &self.pipeline.nats;
-        let (Some(own), Some(next)) = (nats.segments.first(), nats.segments.get(1)) else {
+        let [own, _, ..] = nats.segments.as_slice() else {
             return Err(Error::invalid("chain fewer than two segments"));
         };
-        let state = self.state(&self.hop(next), SOURCE, Outputs::Split(nats.partitions))?;
+        let state = self.state(&self.hop(own), SOURCE, Outputs::Split(nats.partitions))?;
         self.worker(own, state, observer)
     }
 
@@ -99,16 +100,17 @@ impl Chain {
     pub fn start(&self, stages: &[String]) -> Result<Workers> {
         let mut threads = Vec::new();
         let pairs = self.pipeline.nats.segments.windows(2);
-        for pair in pairs.skip(1) {
-            let [own, next] = pair else { continue };
-            if !stages.is_empty() && !stages.contains(&self.hop(own).stage) {
+        let between = self.pipeline.nats.segments.len().saturating_sub(2);
+        for pair in pairs.take(between) {
+            let [before, own] = pair else { continue };
+            let reader = self.first_stage(own);
+            if !stages.is_empty() && !stages.contains(&reader) {
                 continue;
             }
             for partition in 0..self.pipeline.nats.partitions {
-                let inbox = self.broker.inbox(&self.hop(own), partition)?;
-                let (chain, own, next) = (self.clone(), own.clone(), next.clone());
-                threads
-                    .push(thread::spawn(move || chain.clone().note(chain.run_partition(own, &next, partition, inbox))));
+                let inbox = self.broker.inbox(&self.hop(before), &reader, partition)?;
+                let (chain, own) = (self.clone(), own.clone());
+                threads.push(thread::spawn(move || chain.clone().note(chain.run_partition(&own, partition, inbox))));
             }
         }
         Ok(Workers { chain: self.clone(), threads })
@@ -119,13 +121,14 @@ impl Chain {
     /// # Errors
     /// When the broker refuses a consumer, or the store does not open.
     pub fn write<S: StateStore + 'static>(&self, store: S, observer: Box<dyn Observer>) -> Result<Workers> {
-        let Some(own) = self.pipeline.nats.segments.last().cloned() else {
-            return Err(Error::invalid("chain no segments"));
+        let [.., before, own] = self.pipeline.nats.segments.as_slice() else {
+            return Err(Error::invalid("chain fewer than two segments"));
         };
         let partitions = 0..self.pipeline.nats.partitions;
-        let inboxes = partitions.map(|partition| self.broker.inbox(&self.hop(&own), partition));
+        let (hop, reader) = (self.hop(before), self.first_stage(own));
+        let inboxes = partitions.map(|partition| self.broker.inbox(&hop, &reader, partition));
         let inboxes = inboxes.collect::<Result<Vec<_>>>()?;
-        let worker = self.worker(&own, store, observer)?;
+        let worker = self.worker(own, store, observer)?;
         let chain = self.clone();
         let thread = thread::spawn(move || chain.clone().note(chain.run_writer(worker, inboxes)));
         Ok(Workers { chain: self.clone(), threads: vec![thread] })
@@ -158,13 +161,22 @@ impl Chain {
         }
     }
 
+    /// Where a segment gives out to.
     fn hop(&self, segment: &Range<usize>) -> Hop {
-        let stage = self.pipeline.stages.get(segment.start).map_or_else(String::new, |stage| stage.name.clone());
-        Hop { pipeline: self.pipeline.name.clone(), stage }
+        Hop { pipeline: self.pipeline.name.clone(), stage: self.stage_name(segment.end.saturating_sub(1)) }
     }
 
-    fn state(&self, next: &Hop, producer: &str, outputs: Outputs) -> Result<NatsState> {
-        NatsState::load(self.broker.clone(), next.clone(), producer, outputs, Arc::clone(&self.is_stopping))
+    /// The stage that a segment is called by as a reader.
+    fn first_stage(&self, segment: &Range<usize>) -> String {
+        self.stage_name(segment.start)
+    }
+
+    fn stage_name(&self, at: usize) -> String {
+        self.pipeline.stages.get(at).map_or_else(String::new, |stage| stage.name.clone())
+    }
+
+    fn state(&self, hop: &Hop, producer: &str, outputs: Outputs) -> Result<NatsState> {
+        NatsState::load(self.broker.clone(), hop.clone(), producer, outputs, Arc::clone(&self.is_stopping))
     }
 
     fn worker<S: StateStore>(&self, own: &Range<usize>, store: S, observer: Box<dyn Observer>) -> Result<Worker<S>> {
@@ -189,16 +201,16 @@ impl Chain {
         }
     }
 
-    fn run_partition(&self, own: Range<usize>, next: &Range<usize>, partition: u32, mut inbox: Inbox) -> Result<()> {
-        let next = self.hop(next);
+    fn run_partition(&self, own: &Range<usize>, partition: u32, mut inbox: Inbox) -> Result<()> {
+        let (hop, reader) = (self.hop(own), self.first_stage(own));
         while !self.is_stopping() {
-            let load = || self.state(&next, &partition.to_string(), Outputs::One(partition));
-            let owned = load().and_then(|state| self.own(self.worker(&own, state, Box::new(Unobserved))?, &mut inbox));
+            let load = || self.state(&hop, &partition.to_string(), Outputs::One(partition));
+            let owned = load().and_then(|state| self.own(self.worker(own, state, Box::new(Unobserved))?, &mut inbox));
             match owned {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Unavailable) => {
                     let reason = super::job::error_text(&error);
-                    tracing::warn!(stage = next.stage, partition, reason, "going back to what is committed");
+                    tracing::warn!(stage = reader, partition, reason, "going back to what is committed");
                     thread::sleep(if error.kind() == Kind::Conflict { LINGER } else { RETRY_PAUSE });
                 }
                 Err(error) => return Err(error),

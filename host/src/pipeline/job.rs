@@ -15,18 +15,20 @@ use super::{
     worker::{Committed, Step},
 };
 use crate::{
-    bus::nats::Broker,
+    bus::nats::{Broker, NatsState},
     connector::{Chunk, LINE_BYTES_MAX, Recording, digest_file},
     contract::{END, Frames},
     error::{Error, Kind, Result},
     segment::{NoTap, Origin, Segment, Tapped, Work},
-    store::{Counts, InputFile, JournalRecord, SqliteStore, StateStore},
+    store::{Counts, InputFile, JournalRecord, SqliteStore, StateStore, Store as _},
 };
 
 /// Lines that are read at once. Columns of so many events stay in the processor's second cache.
 const CHUNK_LINES_MAX: usize = 4_096;
 /// Bytes that are read at once.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// Where records of standard input say that they are from.
+const STDIN: &str = "standard input, byte";
 /// Chunks that are read ahead.
 const CHUNKS_AHEAD: usize = 4;
 
@@ -175,9 +177,13 @@ impl Job {
         let commit = commit_settings(&self.pipeline);
         let mut worker = Worker::new(segment, self.store, commit, Box::new(totals.clone()))?;
         worker.set_inputs(inputs);
-        let mut journal = JournalReader::new(reader, worker.progress().journal_sequence);
-        while journal.step(&mut worker)? {}
-        read_all(&mut worker, &self.inputs, &self.format, |read, total| on_progress(read, total, totals.events()))?;
+        JournalReader::new(reader, worker.progress().journal_sequence).read_all(&mut worker)?;
+        let mut take_stdin = |worker: &mut Worker<SqliteStore>, chunk: Chunk| {
+            let step = Step::Stored(journal_records(&chunk, &self.format));
+            take_chunk(worker, chunk, &self.format, STDIN, step)
+        };
+        let report = |read, total| on_progress(read, total, totals.events());
+        read_all(&mut worker, &self.inputs, &mut take_stdin, report)?;
         worker.take(Work::Mark(END), Step::None)?;
         worker.commit()?;
         Ok(totals.summary(started.elapsed()))
@@ -189,10 +195,6 @@ impl Job {
     /// # Errors
     /// As [`Self::run`]; `Unavailable` when the broker cannot be reached at the start.
     pub fn run_chained(self, broker: Broker, stages: &[String], mut on_progress: ProgressFn) -> Result<Summary> {
-        if self.inputs.iter().any(|input| matches!(input, JobInput::Stdin)) {
-            let message = "read standard input into a chain: it cannot be read again, and a chain keeps no raw records";
-            return Err(Error::invalid(message));
-        }
         let started = Instant::now();
         let totals = Totals::of(&self.pipeline);
         let chain = Chain::new(self.pipeline.clone(), self.components.clone(), broker)?;
@@ -202,8 +204,20 @@ impl Job {
         worker.set_journal(self.store.identity()?)?;
         worker.set_inputs(self.inputs_behind(worker.progress().inputs.clone())?);
         let Self { store, inputs, format, .. } = self;
+        let (mut beside, reader) = (store.second()?, store.second()?);
+        let mut journal = JournalReader::new(reader, worker.progress().journal_sequence);
         let (writer, workers) = (chain.write(store, Box::new(totals.clone()))?, chain.start(stages)?);
-        let done = read_all(&mut worker, &inputs, &format, |read, total| on_progress(read, total, totals.events()))
+        let done = journal.read_all(&mut worker);
+        // It cannot be read again: in the journal first, as if it had come by HTTP.
+        let mut take_stdin = |worker: &mut Worker<NatsState>, mut chunk: Chunk| {
+            take_too_long(worker, &mut chunk, &format, STDIN)?;
+            worker.commit()?;
+            beside.append_journal(&journal_records(&chunk, &format))?;
+            journal.read_all(worker)
+        };
+        let report = |read, total| on_progress(read, total, totals.events());
+        let done = done
+            .and_then(|()| read_all(&mut worker, &inputs, &mut take_stdin, report))
             .and_then(|()| worker.take(Work::Mark(END), Step::End))
             .and_then(|()| worker.commit())
             .and_then(|()| chain.wait_for_end(worker.progress().ends));
@@ -286,12 +300,14 @@ enum Read {
     Failed(Error),
 }
 
-/// Reads a file on a thread of its own, from where the job is in it.
+/// What is done with a piece of standard input.
+type TakeStdin<'a, S> = &'a mut dyn FnMut(&mut Worker<S>, Chunk) -> Result<()>;
+
 /// Gives all inputs to a worker. `report` is told how many bytes of how many have been read.
 fn read_all<S: StateStore>(
     worker: &mut Worker<S>,
     inputs: &[JobInput],
-    format: &str,
+    take_stdin: TakeStdin<'_, S>,
     mut report: impl FnMut(u64, u64),
 ) -> Result<()> {
     let mut file_index = 0;
@@ -305,7 +321,7 @@ fn read_all<S: StateStore>(
                 read_file(worker, file_index, &mut report)?;
                 file_index += 1;
             }
-            JobInput::Stdin => read_stdin(worker, format, &mut report)?,
+            JobInput::Stdin => read_stdin(worker, take_stdin, &mut report)?,
         }
         before += size;
     }
@@ -341,12 +357,15 @@ fn read_file<S: StateStore>(worker: &mut Worker<S>, index: usize, report: &mut d
     worker.take(nothing, Step::File { index, offset, is_done: true })
 }
 
-fn read_stdin<S: StateStore>(worker: &mut Worker<S>, format: &str, report: &mut dyn FnMut(u64)) -> Result<()> {
+fn read_stdin<S: StateStore>(
+    worker: &mut Worker<S>,
+    take: TakeStdin<'_, S>,
+    report: &mut dyn FnMut(u64),
+) -> Result<()> {
     for read in read_ahead(Recording::open("-".as_ref())?) {
         match read {
             Read::Chunk(chunk, bytes_read) => {
-                let step = Step::Stored(journal_records(&chunk, format));
-                take_chunk(worker, chunk, format, "standard input, byte", step)?;
+                take(worker, chunk)?;
                 report(bytes_read);
             }
             Read::Failed(error) => return Err(error),
@@ -355,6 +374,7 @@ fn read_stdin<S: StateStore>(worker: &mut Worker<S>, format: &str, report: &mut 
     Ok(())
 }
 
+/// Reads on a thread of its own, from where the job is.
 fn read_ahead(mut recording: Recording) -> mpsc::IntoIter<Read> {
     let (sender, receiver) = mpsc::sync_channel(CHUNKS_AHEAD);
     thread::spawn(move || {
@@ -383,11 +403,7 @@ fn take_chunk<S: StateStore>(
     source: &str,
     step: Step,
 ) -> Result<()> {
-    if !chunk.too_long.is_empty() {
-        let (records, positions) = take_too_long(&mut chunk);
-        let origin = Origin { source: source.to_owned(), positions };
-        worker.take(Work::Unreadable { format: format.to_owned(), records, origin }, Step::None)?;
-    }
+    take_too_long(worker, &mut chunk, format, source)?;
     let origin = Origin { source: source.to_owned(), positions: chunk.offsets };
     let frames = Frames {
         names: Vec::new(),
@@ -399,9 +415,19 @@ fn take_chunk<S: StateStore>(
     worker.take(Work::Frames { frames, origin }, step)
 }
 
+/// Takes lines that are too long out of a chunk, into the dead letters.
+fn take_too_long<S: StateStore>(worker: &mut Worker<S>, chunk: &mut Chunk, format: &str, source: &str) -> Result<()> {
+    if chunk.too_long.is_empty() {
+        return Ok(());
+    }
+    let (records, positions) = remove_too_long(chunk);
+    let origin = Origin { source: source.to_owned(), positions };
+    worker.take(Work::Unreadable { format: format.to_owned(), records, origin }, Step::None)
+}
+
 /// Takes the beginnings of lines that are too long out of a chunk: what is kept of each with the reason, and where it
 /// is.
-fn take_too_long(chunk: &mut Chunk) -> (Vec<(Vec<u8>, String)>, Vec<u64>) {
+fn remove_too_long(chunk: &mut Chunk) -> (Vec<(Vec<u8>, String)>, Vec<u64>) {
     let too_long = std::mem::take(&mut chunk.too_long);
     let whole = std::mem::take(chunk);
     chunk.offset_end = whole.offset_end;

@@ -30,6 +30,12 @@ impl JournalReader {
         Self { journal, read: after }
     }
 
+    /// Gives all records that there are to the worker.
+    pub(super) fn read_all<S: StateStore>(&mut self, worker: &mut Worker<S>) -> Result<()> {
+        while self.step(worker)? {}
+        Ok(())
+    }
+
     /// Gives the next records to the worker. Whether there were any.
     pub(super) fn step<S: StateStore>(&mut self, worker: &mut Worker<S>) -> Result<bool> {
         let entries = self.journal.read_journal(self.read, RECORDS_MAX, BYTES_MAX)?;

@@ -357,7 +357,7 @@ fn watch(chain: Chain, shared: Arc<Shared>) -> Workers {
 }
 
 fn catch_up<S: StateStore>(worker: &mut Worker<S>, journal: &mut JournalReader, shared: &Shared) -> Result<()> {
-    while journal.step(worker)? {}
+    journal.read_all(worker)?;
     worker.commit()?;
     note_progress(worker, shared);
     shared.is_caught_up.store(true, Ordering::Release);

@@ -15,7 +15,7 @@ pub use tally::Tally;
 pub use watermark::{Watermark, WatermarkSettings};
 
 use crate::{
-    batch,
+    batch::{self, Element},
     bus::Message,
     contract::{Batch, END, Frames},
     error::{Error, Kind, Result},
@@ -88,6 +88,8 @@ pub struct Segment {
     stages: Vec<StageWorker>,
     /// Position of the first stage in the pipeline.
     first: usize,
+    /// Whether it ends with the writer, behind which there is nothing.
+    is_last: bool,
     names: Names,
     watermark: Watermark,
     outcome: Outcome,
@@ -152,11 +154,12 @@ impl Segment {
     ) -> Result<Self> {
         let names = Names::default();
         let mut stages = Vec::new();
+        let is_last = blueprints.last().is_some_and(|blueprint| blueprint.role() == Role::Writer);
         for (index, blueprint) in blueprints.into_iter().enumerate() {
             stages.push(StageWorker::new(index, blueprint)?);
         }
         let (watermark, outcome) = (Watermark::new(watermark), Outcome::new(tap));
-        let mut segment = Self { stages, first, names, watermark, outcome };
+        let mut segment = Self { stages, first, is_last, names, watermark, outcome };
         segment.rewind(store, &store.progress()?)?;
         Ok(segment)
     }
@@ -195,13 +198,8 @@ impl Segment {
             }
             Work::Lines { stage, bytes, received, origin } => {
                 self.outcome.origin = origin.clone();
-                let Some(index) = self.stages.iter().position(|known| known.name() == stage) else {
-                    let reason = format!("no stage {stage:?} in this pipeline");
-                    self.refuse(stage.clone(), bytes.clone(), *received, reason);
-                    return Ok(());
-                };
                 match batch::from_lines(bytes.split(|byte| *byte == b'\n'), *received, &mut self.names) {
-                    Ok(batch) => self.run_from(index.max(1), batch, mode, store),
+                    Ok(batch) => self.enter(stage, batch, mode, store),
                     Err((_, error)) => {
                         self.refuse(stage.clone(), bytes.clone(), *received, error.to_string());
                         Ok(())
@@ -220,6 +218,9 @@ impl Segment {
                 self.outcome.origin = origin.clone();
                 self.outcome.pass_on(&message.ledger, &message.dead_letters);
                 let batch = message.unpack(&mut self.names)?;
+                if let Some(stage) = &message.enters {
+                    return self.enter(stage, batch, mode, store);
+                }
                 match batch.marks.iter().copied().filter(|mark| !is_end(*mark)).max() {
                     Some(mark) => self.watermark.raise(mark),
                     None if batch.groups.is_empty() && batch.marks.is_empty() => return Ok(()),
@@ -269,6 +270,32 @@ impl Segment {
         (self.watermark.newest(), self.watermark.current())
     }
 
+    /// Lets events enter at a stage: here, or in a segment behind this one.
+    fn enter(&mut self, stage: &str, batch: Batch, mode: Mode, store: &dyn StateStore) -> Result<(), Failure> {
+        if stage == WATERMARK_STAGE && self.first == 0 {
+            let batch = self.assign_watermarks(batch);
+            return self.run_from(1, batch, mode, store);
+        }
+        match self.stages.iter().position(|known| known.name() == stage) {
+            Some(0) if self.first == 0 => self.run_from(1, batch, mode, store),
+            Some(index) => self.run_from(index, batch, mode, store),
+            None if !self.is_last => {
+                self.outcome.give_out(Some(stage), std::iter::once(batch));
+                Ok(())
+            }
+            None => {
+                let reason = format!("no stage {stage:?} in this pipeline");
+                for element in batch::elements(&batch) {
+                    let Element::Event { group, at } = element else { continue };
+                    let group = &batch.groups[group];
+                    let line = batch::to_line(group, at, &self.names).into_bytes();
+                    self.refuse(stage.to_owned(), line, group.received_at(at), reason.clone());
+                }
+                Ok(())
+            }
+        }
+    }
+
     fn run_from(&mut self, first: usize, batch: Batch, mode: Mode, store: &dyn StateStore) -> Result<(), Failure> {
         let mut batches = vec![batch];
         for index in first..self.stages.len() {
@@ -282,7 +309,8 @@ impl Segment {
                 self.tap_output(index, batch);
             }
         }
-        self.outcome.give_out(batches.into_iter().filter(|batch| !(batch.groups.is_empty() && batch.marks.is_empty())));
+        let is_something = |batch: &Batch| !(batch.groups.is_empty() && batch.marks.is_empty());
+        self.outcome.give_out(None, batches.into_iter().filter(is_something));
         Ok(())
     }
 

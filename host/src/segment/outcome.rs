@@ -78,8 +78,8 @@ pub struct Outcome {
     tap: Box<dyn Tap>,
     tapped: Vec<Tapped>,
     bytes: usize,
-    /// What goes on to the next segment.
-    out: Vec<Batch>,
+    /// What goes on to the next segment, with the stage that it is for if that is not the next one.
+    out: Vec<(Option<String>, Batch)>,
     /// What segments before have counted.
     ledger: BTreeMap<LedgerKey, Counts>,
 }
@@ -101,15 +101,19 @@ impl Outcome {
         }
     }
 
-    /// Takes what is left behind the last stage.
-    pub(super) fn give_out(&mut self, batches: impl Iterator<Item = Batch>) {
+    /// Takes what is left behind the last stage, or what is for a stage behind it.
+    pub(super) fn give_out(&mut self, enters: Option<&str>, batches: impl Iterator<Item = Batch>) {
         for batch in batches {
             self.bytes += batch::byte_count(&batch);
-            match self.out.pop_if(|last| batch::event_count(last) < JOINED_EVENTS_MAX) {
-                None => self.out.push(batch),
-                Some(last) => match batch::join(last, batch) {
-                    Ok(joined) => self.out.push(joined),
-                    Err(apart) => self.out.extend([apart.0, apart.1]),
+            let goes_along = |(of, last): &mut (Option<String>, Batch)| {
+                of.as_deref() == enters && batch::event_count(last) < JOINED_EVENTS_MAX
+            };
+            let enters = enters.map(str::to_owned);
+            match self.out.pop_if(goes_along) {
+                None => self.out.push((enters, batch)),
+                Some((_, last)) => match batch::join(last, batch) {
+                    Ok(joined) => self.out.push((enters, joined)),
+                    Err(apart) => self.out.extend([(enters.clone(), apart.0), (enters, apart.1)]),
                 },
             }
         }
@@ -171,7 +175,10 @@ impl Outcome {
             appends: std::mem::take(&mut self.appends),
             dead_letters: std::mem::take(&mut self.dead_letters),
             ledger,
-            out: std::mem::take(&mut self.out).into_iter().map(|batch| Message::pack(batch, names)).collect(),
+            out: std::mem::take(&mut self.out)
+                .into_iter()
+                .map(|(enters, batch)| Message { enters, ..Message::pack(batch, names) })
+                .collect(),
             ..Commit::default()
         };
         self.bytes = 0;

@@ -54,12 +54,12 @@ pub struct StreamSettings {
     pub bytes_max: i64,
 }
 
-/// The place between two segments of a pipeline.
+/// What a segment of a pipeline gives out, to the one behind it.
 #[derive(Clone, Debug)]
 pub struct Hop {
     /// The pipeline.
     pub pipeline: String,
-    /// The first stage of the segment that reads.
+    /// The last stage of the segment.
     pub stage: String,
 }
 
@@ -69,7 +69,7 @@ impl Hop {
         format!("tapeline-{}-{}", self.pipeline, self.stage)
     }
 
-    /// Subject of what a partition is given.
+    /// Subject of what is given out to a partition.
     pub fn data(&self, partition: u32) -> String {
         self.name(&partition.to_string())
     }
@@ -143,12 +143,12 @@ impl Broker {
         made.map(drop).map_err(|error| unavailable(format!("make the stream {}", hop.stream()), error))
     }
 
-    /// Reads what a partition of a hop is given, once no other reader does.
+    /// Reads a partition of a hop for the stage behind it, once no other reader does.
     ///
     /// # Errors
     /// When the broker refuses it.
-    pub fn inbox(&self, hop: &Hop, partition: u32) -> Result<Inbox> {
-        let name = format!("{}-{partition}", hop.stage);
+    pub fn inbox(&self, hop: &Hop, reader: &str, partition: u32) -> Result<Inbox> {
+        let name = format!("{reader}-{partition}");
         let config = pull::Config {
             durable_name: Some(name.clone()),
             filter_subject: hop.data(partition),

@@ -1,0 +1,126 @@
+//! Records that cannot be used.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use tapeline::store::{Aside, DeadLetter, SqliteStore, Store as _};
+use tapeline_tests::{
+    cluster::NatsServer,
+    listening::Listening,
+    program::{self, run_arguments, run_with},
+};
+use tempfile::TempDir;
+
+use super::job::{Job, PATIENCE, Stored, bitcoin};
+
+/// Nothing leaves 7 when it is divided by 1.
+const NEVER: u64 = 1;
+const STAGES: &str = "fetch,dedup,faulty,enrich,aggregate,alarm,write";
+
+/// The main job's pipeline with a stage that traps on every trade whose id leaves 7.
+fn faulty_pipeline(every: u64) -> Result<String> {
+    let component = program::components().join("test/faulty.wasm").canonicalize()?;
+    let stage = format!(
+        "[[stages]]\nname = \"faulty\"\ncomponent = {component:?}\n[stages.settings]\nfault = \"trap\"\nevery = {every}\nremainder = 7\n\n[[stages]]\nname = \"enrich\""
+    );
+    Ok(bitcoin()?.replace("[[stages]]\nname = \"enrich\"", &stage))
+}
+
+fn dead_letters(data: &Path) -> Result<Vec<DeadLetter>> {
+    Ok(SqliteStore::open_reader(data)?.dead_letters(0, 1_000)?)
+}
+
+fn redrive_all(data: &Path) -> Result<()> {
+    let folder = data.to_str().context("a temporary folder has a name")?;
+    program::output(&["dead-letters", "redrive", "--all", "--data", folder]).map(drop)
+}
+
+pub(super) fn a_record_that_traps_comes_back_once_its_stage_is_fixed() -> Result<()> {
+    let folder = TempDir::new()?;
+    let alone = folder.path().join("faulty.toml");
+    fs::write(&alone, faulty_pipeline(1_000)?)?;
+    let job = Job::new(5_000, &alone)?;
+    let server = NatsServer::start(&job.data("nats"))?;
+    let nats = "partitions = 2";
+    let (pipeline, data) = (job.pipeline(&faulty_pipeline(1_000)?, "faulty", nats)?, job.data("chained"));
+    job.run(&pipeline, &data, &server.url(), STAGES)?;
+    job.expected.check(&data)?;
+    let (dead, expected) = (dead_letters(&data)?, dead_letters(&job.data("expected"))?);
+    ensure!(!dead.is_empty() && dead.len() == expected.len(), "{} dead letters, not {}", dead.len(), expected.len());
+    for letter in &dead {
+        ensure!(letter.stage == "faulty" && letter.reason.contains("is too much"), "{letter:?}");
+        ensure!(letter.component.len() == 64, "{letter:?}");
+    }
+
+    // The stage is fixed: they come back, in one process and in the chain alike.
+    fs::write(&alone, faulty_pipeline(NEVER)?)?;
+    redrive_all(&job.data("expected"))?;
+    let run = run_with(&run_arguments(&alone, &[], &job.data("expected")))?;
+    ensure!(run.code == 0, "exit code {}: {}", run.code, run.errors);
+    let expected = Stored::read(&job.data("expected"))?;
+    let pipeline = job.pipeline(&faulty_pipeline(NEVER)?, "faulty", nats)?;
+    redrive_all(&data)?;
+    let mut arguments = run_arguments(&pipeline, &[], &data);
+    arguments.extend(["--nats".into(), server.url().into()]);
+    let run = run_with(&arguments)?;
+    ensure!(run.code == 0, "exit code {}: {}", run.code, run.errors);
+    expected.check(&data)?;
+    // For the bars of a finished job they are late, which is no reason to refuse them again.
+    let left = dead_letters(&data)?;
+    let late = left.iter().filter(|letter| letter.aside == Aside::Late && letter.stage == "aggregate").count();
+    ensure!(late == dead.len(), "{late} of {} are late", dead.len());
+    let again = left.iter().filter(|letter| letter.aside == Aside::Dead && !letter.is_redriven).count();
+    ensure!(again == 0, "{again} letters were refused again");
+    Ok(())
+}
+
+/// Trades with ids from 1, a millisecond apart.
+fn trades(count: u64) -> String {
+    let line = |id| {
+        format!(
+            "{{\"kind\":\"trade\",\"symbol\":\"A\",\"source\":\"s\",\"time\":\"2023-11-14T22:13:20.{id:03}Z\",\"id\":{id},\"price\":1}}\n"
+        )
+    };
+    (1..=count).map(line).collect()
+}
+
+fn wait_for(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !is_so()? {
+        ensure!(started.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+pub(super) fn a_dead_letter_is_redriven_into_a_running_chain() -> Result<()> {
+    const TRADES: u64 = 20;
+    let folder = TempDir::new()?;
+    let (data, file) = (folder.path().join("data"), folder.path().join("pipeline.toml"));
+    let server = NatsServer::start(&folder.path().join("nats"))?;
+    let up = |every| -> Result<Listening> {
+        fs::write(&file, faulty_pipeline(every)?.replace("lateness = \"5s\"", "lateness = \"1h\""))?;
+        let mut up = Command::new(program::path());
+        up.args(["up", "--no-source", "--listen", "127.0.0.1:0", "--nats", &server.url(), "--components"]);
+        up.arg(program::components()).arg("--data").arg(&data).arg(&file);
+        Listening::start(up.stdout(Stdio::piped()).stderr(Stdio::null()))
+    };
+    let trades_written = || program::query(&data, &["trades"]).unwrap_or_default().len() as u64;
+    let faulty = up(1_000)?;
+    let url = format!("http://{}/pipelines/bitcoin-trades/events?format=events", faulty.address);
+    let answer = ureq::post(&url).content_type("application/x-ndjson").send(trades(TRADES))?;
+    ensure!(answer.status() == 202, "{}", answer.status());
+    wait_for("all but one are written", || Ok(trades_written() == TRADES - 1))?;
+    wait_for("one is dead", || Ok(dead_letters(&data)?.len() == 1))?;
+    drop(faulty);
+    let _fixed = up(NEVER)?;
+    redrive_all(&data)?;
+    wait_for("the last one is written", || Ok(trades_written() == TRADES))?;
+    program::check_ledger(&data)
+}

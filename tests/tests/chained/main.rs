@@ -1,0 +1,44 @@
+//! A pipeline chained by a real NATS server: the same tables, objects and ledger as in one process, whatever happens.
+//! Reported as ignored, by name, where there is no `nats-server`.
+
+#![allow(clippy::print_stdout, reason = "the seed of a schedule is printed, so that it can be repeated")]
+
+mod chaos;
+mod dead_letters;
+mod equal;
+mod job;
+mod takeover;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+use tapeline_tests::cluster::NatsServer;
+
+type Test = fn() -> Result<()>;
+
+fn main() {
+    let tests: [(&str, Test); 8] = [
+        ("one_host_stores_what_one_process_stores", equal::one_host_stores_what_one_process_stores),
+        ("three_hosts_store_what_one_process_stores", equal::three_hosts_store_what_one_process_stores),
+        ("standard_input_goes_through_a_chain", equal::standard_input_goes_through_a_chain),
+        ("a_live_chain_goes_on_where_it_was_killed", equal::a_live_chain_goes_on_where_it_was_killed),
+        (
+            "a_record_that_traps_comes_back_once_its_stage_is_fixed",
+            dead_letters::a_record_that_traps_comes_back_once_its_stage_is_fixed,
+        ),
+        (
+            "a_dead_letter_is_redriven_into_a_running_chain",
+            dead_letters::a_dead_letter_is_redriven_into_a_running_chain,
+        ),
+        ("a_standby_takes_over_within_five_seconds", takeover::a_standby_takes_over_within_five_seconds),
+        ("kills_pauses_and_broker_restarts_leave_no_trace", chaos::kills_pauses_and_broker_restarts_leave_no_trace),
+    ];
+    let is_missing = !NatsServer::is_there();
+    let trial = |(name, test): (&str, Test)| {
+        Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
+            .with_ignored_flag(is_missing)
+    };
+    let mut arguments = Arguments::from_args();
+    // Each has a broker and several hosts: on two cores they would only wait for each other.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, tests.map(trial).into()).exit();
+}
