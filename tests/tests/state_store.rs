@@ -56,7 +56,7 @@ fn on_sqlite(law: Law) -> Result<()> {
 fn on_nats(law: Law) -> Result<()> {
     let folder = TempDir::new()?;
     let server = NatsServer::start(folder.path())?;
-    let broker = Broker::connect(&server.url())?;
+    let broker = Broker::connect(&server.url(), None)?;
     let hop = Hop { pipeline: "p".to_owned(), stage: "next".to_owned() };
     broker.ensure(&hop, StreamSettings { partitions: 1, replicas: 1, bytes_max: 256 << 20 })?;
     let stopping = Arc::new(AtomicBool::new(false));

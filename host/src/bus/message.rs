@@ -6,6 +6,7 @@ use tapeline_events::{Day, Name};
 
 use crate::{
     batch::{self, Element},
+    bus::TraceContext,
     contract::Batch,
     error::{Error, Kind, Result},
     names::Names,
@@ -32,6 +33,8 @@ pub struct Message {
     pub ledger: Vec<(LedgerKey, Counts)>,
     /// New dead letters.
     pub dead_letters: Vec<DeadLetter>,
+    /// The commit that gave it out, as a step of a trace. Travels beside the bytes, in a header.
+    pub trace: Option<TraceContext>,
 }
 
 /// Bytes that are no message of this version.
@@ -189,6 +192,7 @@ impl Message {
             batch,
             ledger: wire.ledger.into_iter().map(WireCounts::into_counts).collect(),
             dead_letters: wire.dead_letters.into_iter().map(WireDeadLetter::into_letter).collect(),
+            trace: None,
         })
     }
 }

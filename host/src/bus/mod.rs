@@ -9,5 +9,7 @@
 
 mod message;
 pub mod nats;
+mod trace;
 
 pub use message::{Message, NotAMessage, partition_of};
+pub use trace::{TRACEPARENT, TraceContext};

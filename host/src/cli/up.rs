@@ -1,30 +1,33 @@
 //! `tapeline up`: runs a pipeline until it is told to stop.
 
+mod running;
+mod signals;
+
 use std::{
     fs,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::Arc,
 };
 
 use clap::Args;
 use tokio::{net::TcpListener, sync::oneshot, task};
 
+use self::{running::Running, signals::Signals};
 use super::{DataFolder, Globals, chained::Chained, exit::Exit, output};
 use crate::{
-    error::{Context as _, Error, Kind, Result},
+    error::{Context as _, Result},
     metrics::Metrics,
-    pipeline::{Chain, Components, Invoker, Live, LiveOptions, spec::Pipeline},
-    store::{SqliteStore, StateStore as _},
-    trigger::http::{Api, ApiParts, Readiness, serve},
+    pipeline::{Chain, LiveOptions, spec::Pipeline},
+    store::SqliteStore,
+    trigger::http::{Api, serve},
 };
 
 /// The file in the data folder that says where the pipeline can be reached.
 pub(super) const ADDRESS_FILE: &str = "address";
-/// How often it is looked whether the pipeline has failed.
-const LOOK: Duration = Duration::from_millis(200);
+/// Where HTTP is served by a host that has the ends of its pipeline.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
 /// Run a pipeline with its source and HTTP until Ctrl-C
 #[derive(Args)]
@@ -40,9 +43,10 @@ Examples:
 pub(super) struct Up {
     /// The pipeline file
     pipeline: PathBuf,
-    /// Where HTTP is served; port 0 is any free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
-    listen: SocketAddr,
+    /// Where HTTP is served; port 0 is any free one, which is the default for a host of stages between the first and the
+    /// last [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
     #[command(flatten)]
     data: DataFolder,
     /// Do not start the pipeline's source: take only what comes by HTTP
@@ -52,152 +56,80 @@ pub(super) struct Up {
     chained: Chained,
 }
 
-/// The pipeline until it is drained.
-type Running = Arc<Mutex<Option<Live>>>;
-
 impl Up {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         let pipeline = Pipeline::load(&self.pipeline)?;
         let components = globals.load_components(&pipeline)?;
+        let has_ends = self.chained.has_ends(&pipeline)?;
         let chained = self.chained.connect(&self.data.path)?;
         let (broker, _server) = chained.map_or((None, None), |(broker, server)| (Some(broker), server));
-        let chain = broker.map(|broker| Chain::new(pipeline.clone(), components.clone(), broker)).transpose()?;
-        if let Some(chain) = &chain
-            && !self.chained.has_ends(&pipeline)?
-        {
-            return self.work(chain);
-        }
-        let store = SqliteStore::open(&self.data.path)?;
+        let metrics = Metrics::new();
+        let chain = |broker| Chain::new(pipeline.clone(), components.clone(), broker, metrics.clone());
+        let chain = broker.map(chain).transpose()?;
         let runtime = tokio::runtime::Runtime::new().doing(|| "start threads".to_owned())?;
-        let exit = runtime.block_on(self.serve(pipeline, components, store, chain));
+        let stages = self.chained.stages.clone();
+        let exit = match chain {
+            Some(chain) if !has_ends => {
+                // Any number of such hosts may be on one machine.
+                let listen = self.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+                let start =
+                    || running::start_work(&pipeline, components, chain, stages, self.data.path.clone(), metrics);
+                runtime.block_on(serve_until_stopped(listen, None, start))
+            }
+            chain => {
+                let options = LiveOptions {
+                    store: SqliteStore::open(&self.data.path)?,
+                    pipeline,
+                    components,
+                    data: self.data.path.clone(),
+                    observer: Box::new(metrics.clone()),
+                    with_source: !self.no_source,
+                    chain: chain.map(|chain| (chain, stages)),
+                };
+                let listen = self.listen.unwrap_or(LISTEN);
+                let start = || running::start_live(options, metrics);
+                runtime.block_on(serve_until_stopped(listen, Some(&self.data.path), start))
+            }
+        };
         // Whoever has asked twice does not wait for what is under way.
         runtime.shutdown_background();
         exit
     }
-
-    /// Runs stages between the first and the last for a pipeline whose ends are on another host.
-    fn work(&self, chain: &Chain) -> Result<Exit> {
-        let workers = chain.start(&self.chained.stages)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut out = output::lock();
-        writeln!(out, "working on {}", self.chained.stages.join(", "))?;
-        out.flush()?;
-        drop(out);
-        runtime.block_on(async {
-            let mut signals = Signals::new()?;
-            tokio::select! {
-                () = signals.next() => {}
-                () = stopped(chain) => {}
-            }
-            Ok::<_, Error>(())
-        })?;
-        workers.stop().map(|()| Exit::Fine)
-    }
-
-    async fn serve(
-        &self,
-        pipeline: Pipeline,
-        components: Components,
-        store: SqliteStore,
-        chain: Option<Chain>,
-    ) -> Result<Exit> {
-        let mut signals = Signals::new()?;
-        let listener = TcpListener::bind(self.listen).await.doing(|| format!("listen on {}", self.listen))?;
-        let address = page_address(listener.local_addr()?);
-        // A chain waits for its broker.
-        let (running, api) = task::block_in_place(|| self.start(pipeline, components, store, chain))?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, Arc::new(api), async {
-            // A sender that is gone says the same.
-            let _ = stopped.await;
-        }));
-        let _file = AddressFile::write(&self.data.path, &address)?;
-        announce(&address)?;
-        tokio::select! {
-            () = signals.next() => tracing::info!("stopping"),
-            () = failed(&running) => {}
-        }
-        let exit = tokio::select! {
-            drained = drain(&running) => drained.map(|()| Exit::Fine),
-            () = signals.next() => return Ok(Exit::Failed),
-        };
-        // Only now, so that whoever watches has seen the last events.
-        drop(stop);
-        tokio::select! {
-            _ = server => exit,
-            () = signals.next() => exit,
-        }
-    }
-
-    fn start(
-        &self,
-        pipeline: Pipeline,
-        components: Components,
-        store: SqliteStore,
-        chain: Option<Chain>,
-    ) -> Result<(Running, Api)> {
-        let metrics = Metrics::new();
-        metrics.start_at(store.progress()?.watermark);
-        let name = pipeline.name.clone();
-        let invokers = components.stages.iter().cloned().map(Invoker::new).collect();
-        let live = Live::start(LiveOptions {
-            pipeline,
-            components,
-            data: self.data.path.clone(),
-            store,
-            observer: Box::new(metrics.clone()),
-            with_source: !self.no_source,
-            chain: chain.map(|chain| (chain, self.chained.stages.clone())),
-        })?;
-        let (intake, hub) = (Box::new(live.ingest()), live.hub());
-        let running: Running = Arc::new(Mutex::new(Some(live)));
-        let readiness = {
-            let running = Arc::clone(&running);
-            Box::new(move || readiness(&running))
-        };
-        let folder = self.data.path.clone();
-        let api = Api::new(ApiParts { pipeline: name, invokers, intake, hub, folder, metrics, readiness });
-        Ok((running, api))
-    }
 }
 
-fn readiness(running: &Running) -> Readiness {
-    let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(live) = &*running else {
-        return Readiness { not_ready: Some("the pipeline stops".to_owned()), waiting: 0 };
+/// Starts what is to run, and serves it until it is asked to stop or fails. The address is kept in a folder, if one is
+/// given.
+async fn serve_until_stopped(
+    listen: SocketAddr,
+    folder: Option<&Path>,
+    start: impl FnOnce() -> Result<(Running, Api)>,
+) -> Result<Exit> {
+    let mut signals = Signals::new()?;
+    let listener = TcpListener::bind(listen).await.doing(|| format!("listen on {listen}"))?;
+    let address = page_address(listener.local_addr()?);
+    // A chain waits for its broker.
+    let (running, api) = task::block_in_place(start)?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve(listener, Arc::new(api), async {
+        // A sender that is gone says the same.
+        let _ = stopped.await;
+    }));
+    let _file = folder.map(|folder| AddressFile::write(folder, &address)).transpose()?;
+    announce(&address)?;
+    tokio::select! {
+        () = signals.next() => tracing::info!("stopping"),
+        () = running.failed() => {}
+    }
+    let exit = tokio::select! {
+        drained = running.drain() => drained.map(|()| Exit::Fine),
+        () = signals.next() => return Ok(Exit::Failed),
     };
-    let not_ready = match live.stopped() {
-        Some(Some(error)) => Some(format!("the pipeline has failed to {error}")),
-        Some(None) => Some("the pipeline stops".to_owned()),
-        None if live.is_ready() => None,
-        None => Some("the pipeline has not caught up with its journal yet".to_owned()),
-    };
-    Readiness { not_ready, waiting: live.waiting() }
-}
-
-/// Is done when the pipeline has stopped by itself, which it does only when it fails.
-async fn failed(running: &Running) {
-    let is_stopped = || {
-        let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.as_ref().is_none_or(|live| live.stopped().is_some())
-    };
-    while !is_stopped() {
-        tokio::time::sleep(LOOK).await;
+    // Only now, so that whoever watches has seen the last events.
+    drop(stop);
+    tokio::select! {
+        _ = server => exit,
+        () = signals.next() => exit,
     }
-}
-
-/// Is done when a worker has failed.
-async fn stopped(chain: &Chain) {
-    while !chain.is_stopping() {
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Lets the pipeline finish what it has taken.
-async fn drain(running: &Running) -> Result<()> {
-    let live = running.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let drained = task::spawn_blocking(|| live.map_or(Ok(()), Live::drain)).await;
-    drained.map_err(|error| Error::caused(Kind::Internal, "finish what was taken", error))?
 }
 
 /// The address of the page, as somebody on this machine can use it.
@@ -229,44 +161,6 @@ impl Drop for AddressFile {
     fn drop(&mut self) {
         // If it stays, whoever uses it finds nobody there.
         let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// What asks a program to stop.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// Is done when the program has been asked once more.
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl Signals {
-    const fn new() -> Result<Self> {
-        Ok(Self {})
-    }
-
-    /// Is done when the program has been asked once more.
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     connector::{Chunk, LINE_BYTES_MAX, Recording, digest_file},
     contract::{END, Frames},
     error::{Error, Kind, Result},
+    metrics::Metrics,
     segment::{NoTap, Origin, Segment, Tapped, Work},
     store::{Counts, InputFile, JournalRecord, SqliteStore, StateStore, Store as _},
 };
@@ -197,7 +198,7 @@ impl Job {
     pub fn run_chained(self, broker: Broker, stages: &[String], mut on_progress: ProgressFn) -> Result<Summary> {
         let started = Instant::now();
         let totals = Totals::of(&self.pipeline);
-        let chain = Chain::new(self.pipeline.clone(), self.components.clone(), broker)?;
+        let chain = Chain::new(self.pipeline.clone(), self.components.clone(), broker, Metrics::new())?;
         check_chained(&self.store)?;
         let mut worker = chain.source(Box::new(Unobserved))?;
         check_same_chain(&worker, &self.store)?;

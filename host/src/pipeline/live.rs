@@ -88,6 +88,9 @@ pub enum IngestError {
     /// The pipeline is stopping, or has failed.
     #[error("the pipeline does not take records any more")]
     Stopped,
+    /// This host runs only stages behind the first.
+    #[error("records come in at the host that runs the first stage of this pipeline")]
+    Elsewhere,
     /// They could not be stored.
     #[error("the records could not be stored")]
     Store(#[source] Error),
@@ -188,6 +191,7 @@ impl Live {
                 super::job::check_same_chain(&worker, &store)?;
                 worker.set_journal(store.identity()?)?;
                 let workers = vec![chain.write(store, observer)?, chain.start(&stages)?];
+                chain.show_in(&hub);
                 let watched = watch(chain, Arc::clone(&shared));
                 let fed = feed.start(worker, pipeline);
                 (fed, workers.into_iter().chain([watched]).collect())

@@ -41,6 +41,8 @@ pub struct Committed {
     pub objects: Vec<String>,
     /// Dead letters.
     pub dead_letters: u64,
+    /// Events that went on to the next segment.
+    pub events_out: u64,
     /// How long the commit took.
     pub took: Duration,
     /// The watermark, ns since the epoch.
@@ -290,6 +292,7 @@ fn describe(commit: &Commit) -> Committed {
         rows: rows.collect(),
         objects: commit.appends.iter().map(|append| append.path.clone()).collect(),
         dead_letters: commit.dead_letters.len() as u64,
+        events_out: commit.out.iter().map(|message| crate::batch::event_count(&message.batch) as u64).sum(),
         took: Duration::ZERO,
         watermark: commit.progress.watermark,
     }

@@ -216,6 +216,7 @@ impl Segment {
             }
             Work::Carried { message, origin } => {
                 self.outcome.origin = origin.clone();
+                self.outcome.trace = message.trace;
                 self.outcome.pass_on(&message.ledger, &message.dead_letters);
                 let batch = message.unpack(&mut self.names)?;
                 if let Some(stage) = &message.enters {

@@ -6,7 +6,7 @@ use tapeline_events::{Name, TextColumn};
 
 use crate::{
     batch::{self, Element},
-    bus::Message,
+    bus::{Message, TraceContext},
     contract::{Append, Batch, Cells, Rows},
     names::Names,
     segment::{StageWorker, Tally, WATERMARK_STAGE},
@@ -82,6 +82,8 @@ pub struct Outcome {
     out: Vec<(Option<String>, Batch)>,
     /// What segments before have counted.
     ledger: BTreeMap<LedgerKey, Counts>,
+    /// The step of a trace that the newest message belongs to.
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Outcome {
@@ -98,6 +100,7 @@ impl Outcome {
             bytes: 0,
             out: Vec::new(),
             ledger: BTreeMap::new(),
+            trace: None,
         }
     }
 
@@ -179,6 +182,7 @@ impl Outcome {
                 .into_iter()
                 .map(|(enters, batch)| Message { enters, ..Message::pack(batch, names) })
                 .collect(),
+            trace: self.trace.take(),
             ..Commit::default()
         };
         self.bytes = 0;
@@ -194,6 +198,7 @@ impl Outcome {
         self.bytes = 0;
         self.out.clear();
         self.ledger.clear();
+        self.trace = None;
     }
 }
 

@@ -13,7 +13,7 @@ pub use sqlite::SqliteStore;
 use tapeline_events::Day;
 
 use crate::{
-    bus::Message,
+    bus::{Message, TraceContext},
     contract::{Append, Entry, Rows},
     error::Result,
 };
@@ -242,6 +242,8 @@ pub struct Commit {
     pub dead_letters: Vec<DeadLetter>,
     /// What goes on to the next segment.
     pub out: Vec<Message>,
+    /// The step of a trace that it goes on from.
+    pub trace: Option<TraceContext>,
 }
 
 /// Which rows to read.

@@ -452,6 +452,7 @@ fn full_commit() -> Commit {
         LedgerKey { stage_index: 1, stage: "dedup".to_owned(), symbol: "A".to_owned(), day: Some(Day::of(START)) };
     let counts = Counts { entered: 2, out: 1, dropped: BTreeMap::from([("ping".to_owned(), 1)]), ..Counts::default() };
     Commit {
+        trace: None,
         journal: vec![record(b"frame")],
         progress: Progress { watermark: START, cursor: Some("{}".to_owned()), ..Progress::default() },
         state: vec![("dedup".to_owned(), vec![entry("A", 1, Some("value"))])],

@@ -8,6 +8,7 @@ use async_nats::{
 use serde::Deserialize;
 
 use super::Broker;
+use crate::bus::{TRACEPARENT, TraceContext};
 
 /// Messages of a batch; a limit of the broker.
 pub(super) const MESSAGES_MAX: usize = 1_000;
@@ -20,6 +21,8 @@ pub(super) struct Part {
     pub(super) is_rollup: bool,
     /// Number of the last message of its subject, if the batch is to be refused when there is another.
     pub(super) expected: Option<u64>,
+    /// The step of a trace that it belongs to, if it says.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// Why a batch was not stored, or may not have been.
@@ -38,7 +41,7 @@ struct Stored {
 impl Broker {
     /// Stores a batch. Gives the number in the stream of its first message.
     pub(super) async fn store_together(&self, parts: Vec<Part>) -> Result<u64, Refusal> {
-        let client = self.jetstream.client();
+        let client = self.client();
         let id = client.new_inbox();
         let id = id.rsplit('.').next().unwrap_or_default();
         let count = parts.len();
@@ -52,6 +55,9 @@ impl Broker {
             }
             if let Some(expected) = part.expected {
                 headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
+            }
+            if let Some(trace) = part.trace {
+                headers.insert(TRACEPARENT, trace.to_string());
             }
             if at + 1 < count {
                 let sent = client.publish_with_headers(part.subject, headers, part.payload.into()).await;

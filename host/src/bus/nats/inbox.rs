@@ -10,11 +10,12 @@ use async_nats::jetstream::{
     AckKind,
     consumer::{PullConsumer, pull},
     message::Acker,
+    stream::LastRawMessageErrorKind,
 };
 use futures_util::StreamExt as _;
 use tokio::task::JoinHandle;
 
-use super::{ACK_WAIT, Broker, GROUP, PIN_TIME, unavailable};
+use super::{ACK_WAIT, Broker, GROUP, PIN_TIME, trace_of, unavailable};
 use crate::{
     bus::Message,
     error::{Error, Kind, Result},
@@ -26,6 +27,10 @@ const SIGN_OF_LIFE: Duration = ACK_WAIT.checked_div(2).expect("two is not zero")
 const PULL_TIME: Duration = PIN_TIME.checked_div(3).expect("three is not zero");
 /// Pause before the broker is asked again that did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// After so long without the next message it is looked for. A dead reader's come again after two seconds.
+const GAP_LOOK: Duration = Duration::from_secs(5);
+/// How often it is asked how many messages there are.
+const LAG_LOOK: Duration = Duration::from_secs(2);
 /// Messages that a pull asks for.
 const PULL_MESSAGES: usize = 32;
 
@@ -54,6 +59,10 @@ pub struct Received {
     pub message: Message,
     /// Its number in the stream.
     pub sequence: u64,
+    /// Whether the broker has delivered it before.
+    pub is_redelivered: bool,
+    /// When it came.
+    pub delivered: Instant,
 }
 
 impl Inbox {
@@ -72,6 +81,39 @@ impl Inbox {
         }
     }
 
+    /// Lets another reader have what this one has not finished. It reads again when it is asked for the next message.
+    pub fn release(&mut self) {
+        self.messages = None;
+        self.rewind(std::iter::empty());
+        let (broker, name) = (self.broker.clone(), self.consumer.cached_info().name.clone());
+        let stream = self.consumer.cached_info().stream_name.clone();
+        // Otherwise the broker waits whether this one pulls again.
+        self.broker.say(async {
+            if let Ok(stream) = broker.jetstream.get_stream(stream).await {
+                let _ = stream.unpin_consumer(&name, GROUP).await;
+            }
+        });
+    }
+
+    /// Calls `note` now and then with the number of messages that no reader has finished, until told to stop.
+    pub fn watch_lag(&self, mut note: impl FnMut(u64) -> bool + Send + 'static) {
+        let (broker, info) = (self.broker.clone(), self.consumer.cached_info());
+        let (stream, name) = (info.stream_name.clone(), info.name.clone());
+        self.broker.spawn(async move {
+            loop {
+                let info = broker.jetstream.get_consumer_from_stream::<pull::Config, _, _>(&name, &stream).await;
+                // A broker that does not answer leaves the last number standing.
+                if let Ok(consumer) = info {
+                    let info = consumer.cached_info();
+                    if !note(info.num_pending + info.num_ack_pending as u64) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(LAG_LOOK).await;
+            }
+        });
+    }
+
     /// Goes on behind what was committed. What was delivered before is delivered again.
     pub fn rewind(&mut self, read: impl Iterator<Item = (String, u64)>) {
         self.read = read.collect();
@@ -86,10 +128,35 @@ impl Inbox {
         });
     }
 
-    /// For how long messages have been waiting for one before them, if they are: it has been given to another reader, or
-    /// lost.
-    pub fn gap(&self) -> Option<Duration> {
-        self.gap_since.map(|since| since.elapsed())
+    /// Whether messages are waiting for one before them: it has been given to another reader, or lost.
+    pub const fn has_gap(&self) -> bool {
+        self.gap_since.is_some()
+    }
+
+    /// Whether a message is missing that will never come, because the broker does not have it. Looked for when one has
+    /// been missing for some time.
+    ///
+    /// # Errors
+    /// `Unavailable` when the broker cannot be asked.
+    pub fn has_lost(&mut self) -> Result<bool> {
+        let Some(earliest) = self.early.values().map(|early| early.sequence).min() else { return Ok(false) };
+        if self.gap_since.is_none_or(|since| since.elapsed() < GAP_LOOK) {
+            return Ok(false);
+        }
+        self.gap_since = Some(Instant::now());
+        let info = self.consumer.cached_info();
+        let (stream, subject) = (info.stream_name.clone(), info.config.filter_subject.clone());
+        let first = self.broker.wait(async {
+            let stream = self.broker.jetstream.get_stream(stream).await?;
+            match stream.get_first_raw_message_by_subject(&subject, 1).await {
+                Ok(message) => Ok(Some(message.sequence)),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(async_nats::Error::from(error)),
+            }
+        });
+        let first = first.map_err(|error| unavailable(format!("look for a message of {subject}"), error))?;
+        // Numbers and places in the stream rise together.
+        Ok(first.is_none_or(|first| first >= earliest))
     }
 
     /// The next message, if there is one within `patience`.
@@ -147,10 +214,11 @@ impl Inbox {
     }
 
     fn sort_in(&mut self, delivered: async_nats::jetstream::Message) -> Result<Option<Received>> {
-        let sequence =
-            delivered.info().map_err(|error| unavailable("read a delivery".to_owned(), error))?.stream_sequence;
-        let message = Message::decode(&delivered.payload)
+        let info = delivered.info().map_err(|error| unavailable("read a delivery".to_owned(), error))?;
+        let (sequence, is_redelivered) = (info.stream_sequence, info.delivered > 1);
+        let mut message = Message::decode(&delivered.payload)
             .map_err(|error| Error::caused(Kind::Corrupt, format!("read message {sequence}"), error))?;
+        message.trace = trace_of(delivered.headers.as_ref());
         let (_, acker) = delivered.split();
         let key = (message.producer.clone(), message.number);
         let read = self.read.get(&key.0).copied().unwrap_or(0);
@@ -163,7 +231,7 @@ impl Inbox {
         }
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Arc::new(acker));
         if key.1 > read {
-            self.early.insert(key, Received { message, sequence });
+            self.early.insert(key, Received { message, sequence, is_redelivered, delivered: Instant::now() });
         }
         Ok(self.take_early())
     }

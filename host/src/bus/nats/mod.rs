@@ -1,23 +1,34 @@
 //! NATS JetStream: streams, state and position, and ordered reading.
 
 mod batch;
+mod dead_letters;
+mod doctor;
+mod follow;
 mod inbox;
+mod members;
 mod state;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
     self,
     consumer::{AckPolicy, PriorityPolicy, PullConsumer, pull},
     stream::{self, DiscardPolicy, RetentionPolicy, Stream},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinHandle};
 
 pub use self::{
+    dead_letters::DeadLetterStream,
+    doctor::{Examination, Finding, MAX_PAYLOAD_MIN, VERSION_MIN, Verdict},
+    follow::{Followed, Follower},
     inbox::{Inbox, Received},
+    members::Members,
     state::{NatsState, Outputs},
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    bus::{TRACEPARENT, TraceContext},
+    error::{Error, Kind, Result},
+};
 
 /// How long the first connection may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -33,6 +44,8 @@ const PARTITIONS: &str = "tapeline-partitions";
 const GROUP: &str = "owner";
 /// Messages that a reader may have and has not finished. Each is at most [`MESSAGE_BYTES_MAX`].
 const UNFINISHED_MAX: i64 = 64;
+/// Bytes of the stream of dead letters.
+const DEAD_LETTERS_BYTES_MAX: i64 = dead_letters::BYTES_MAX;
 /// Bytes of a message; brokers take 1 MiB unless told otherwise, headers included.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 900_000;
 
@@ -74,6 +87,11 @@ impl Hop {
         self.name(&partition.to_string())
     }
 
+    /// Subjects of what is given out to all partitions.
+    pub fn all(&self) -> String {
+        self.name("*")
+    }
+
     /// Subject of a producer's position, whose last message is the present one.
     fn position(&self, producer: &str) -> String {
         self.name(&format!("{producer}.position"))
@@ -85,7 +103,7 @@ impl Hop {
     }
 
     fn subjects(&self) -> Vec<String> {
-        vec![self.name("*"), self.position("*"), self.state("*")]
+        vec![self.all(), self.position("*"), self.state("*")]
     }
 
     fn name(&self, last: &str) -> String {
@@ -94,13 +112,20 @@ impl Hop {
 }
 
 impl Broker {
-    /// Connects to a broker.
+    /// Connects to a broker. The file, if there is one, has the credentials: a JWT and the key that belongs to it.
     ///
     /// # Errors
-    /// `Unavailable` when it cannot be reached.
-    pub fn connect(url: &str) -> Result<Self> {
+    /// `Unavailable` when it cannot be reached; `Invalid` when the file cannot be read or holds no credentials.
+    pub fn connect(url: &str, credentials: Option<&Path>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let connecting = async_nats::ConnectOptions::new().connection_timeout(CONNECT_TIME_MAX).connect(url);
+        let options = async_nats::ConnectOptions::new().name("tapeline").connection_timeout(CONNECT_TIME_MAX);
+        let options = match credentials {
+            None => options,
+            Some(file) => runtime.block_on(options.credentials_file(file)).map_err(|error| {
+                Error::caused(Kind::Invalid, format!("read NATS credentials from {}", file.display()), error)
+            })?,
+        };
+        let connecting = options.connect(url);
         // The address may hold a password: it is not repeated.
         let client = runtime
             .block_on(connecting)
@@ -169,6 +194,11 @@ impl Broker {
         Ok(Inbox::new(self.clone(), consumer))
     }
 
+    /// The client under JetStream.
+    fn client(&self) -> async_nats::Client {
+        self.jetstream.client()
+    }
+
     async fn stream(&self, hop: &Hop) -> std::result::Result<Stream, jetstream::context::GetStreamError> {
         self.jetstream.get_stream(hop.stream()).await
     }
@@ -180,9 +210,18 @@ impl Broker {
         let _ = self.wait(async { tokio::time::timeout(ANSWER_TIME_MAX, work).await });
     }
 
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(work)
+    }
+
     fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
+}
+
+/// The trace that a message belongs to, if its headers say.
+fn trace_of(headers: Option<&async_nats::HeaderMap>) -> Option<TraceContext> {
+    TraceContext::parse(headers?.get(TRACEPARENT)?.as_str())
 }
 
 fn unavailable(what: String, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -19,7 +19,7 @@ use super::{
     unavailable,
 };
 use crate::{
-    bus::Message,
+    bus::{Message, TraceContext},
     contract::Entry,
     error::{Error, Kind, Result},
     store::{Commit, Progress, StateStore},
@@ -233,10 +233,18 @@ impl NatsState {
             match refusal {
                 Refusal::Overtaken => {
                     // It may have been stored by an attempt whose answer was lost.
-                    return match self.read_position()? {
-                        (sequence, Some(position)) if has_failed && position.commit == commit => Ok(sequence),
-                        _ => Err(Error::new(Kind::Conflict, "be the only owner: another worker has taken this over")),
-                    };
+                    match self.read_position() {
+                        Ok((sequence, Some(position))) if has_failed && position.commit == commit => {
+                            return Ok(sequence);
+                        }
+                        Ok(_) => {
+                            let message = "be the only owner: another worker has taken this over";
+                            return Err(Error::new(Kind::Conflict, message));
+                        }
+                        Err(error) if self.is_stopping.load(Ordering::Acquire) => return Err(error),
+                        // Whose commit it is can be asked again.
+                        Err(_) => thread::sleep(RETRY_PAUSE),
+                    }
                 }
                 Refusal::Unavailable(error) => {
                     if !has_failed {
@@ -269,7 +277,7 @@ impl StateStore for NatsState {
         }
         let outputs = self.outputs(&mut commit)?;
         let (pieces, is_snapshot) = self.state_pieces(std::mem::take(&mut commit.state))?;
-        let id = self.broker.jetstream.client().new_inbox();
+        let id = self.broker.client().new_inbox();
         let position = Position { commit: id.clone(), progress: commit.progress.clone() };
         let position = serde_json::to_vec(&position)
             .map_err(|error| Error::caused(Kind::Internal, "write the position", error))?;
@@ -277,22 +285,29 @@ impl StateStore for NatsState {
             let (count, max) = (1 + outputs.len() + pieces.len(), MESSAGES_MAX);
             return Err(Error::invalid(format!("commit {count} messages at once; {max} are the most")));
         }
-        let part = |subject: String, payload: &[u8], is_rollup, expected| Part {
+        let trace = TraceContext::of_commit(&id, commit.trace);
+        let part = |subject: String, payload: &[u8]| Part {
             subject,
             payload: payload.to_vec(),
-            is_rollup,
-            expected,
+            is_rollup: false,
+            expected: None,
+            trace: None,
         };
         let parts = || {
-            let first = part(self.hop.position(&self.producer), &position, true, Some(self.sequence));
-            let outputs = outputs.iter().map(|(subject, bytes)| part(subject.clone(), bytes, false, None));
-            let state = pieces
-                .iter()
-                .enumerate()
-                .map(|(at, bytes)| part(self.hop.state(&self.producer), bytes, is_snapshot && at == 0, None));
-            std::iter::once(first).chain(outputs).chain(state).collect()
+            let first = part(self.hop.position(&self.producer), &position);
+            let first = Part { is_rollup: true, expected: Some(self.sequence), ..first };
+            let output =
+                |(subject, bytes): &(String, Vec<u8>)| Part { trace: Some(trace), ..part(subject.clone(), bytes) };
+            let state = |(at, bytes): (usize, &Vec<u8>)| Part {
+                is_rollup: is_snapshot && at == 0,
+                ..part(self.hop.state(&self.producer), bytes)
+            };
+            let outputs = outputs.iter().map(output);
+            std::iter::once(first).chain(outputs).chain(pieces.iter().enumerate().map(state)).collect()
         };
         self.sequence = self.store(parts, &id)?;
+        let (hop, producer, behind) = (&self.hop.stage, &self.producer, commit.trace.map(|trace| trace.to_string()));
+        tracing::debug!(stage = hop, producer, %trace, behind, messages = outputs.len(), "committed");
         self.progress = commit.progress;
         Ok(self.progress.journal_sequence)
     }

@@ -97,6 +97,7 @@ fn problem(error: &IngestError) -> Problem {
     let what = match error {
         IngestError::Full { .. } => What::PipelineFull,
         IngestError::Stopped => What::PipelineStopped,
+        IngestError::Elsewhere => What::UnknownRoute,
         IngestError::Store(error) if error.kind() == Kind::Unavailable => What::Unavailable,
         IngestError::Store(_) => What::Internal,
     };

@@ -54,6 +54,15 @@ impl Intake for Ingest {
     }
 }
 
+/// Takes nothing: the first stage of the pipeline runs on another host.
+pub struct Elsewhere;
+
+impl Intake for Elsewhere {
+    fn append(&self, _: Vec<JournalRecord>) -> Appending<'_> {
+        Box::pin(async { Err(IngestError::Elsewhere) })
+    }
+}
+
 /// How a pipeline is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {

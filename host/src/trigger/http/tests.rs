@@ -149,6 +149,7 @@ async fn records_that_are_not_taken_are_a_problem() {
     for (error, what, may_retry) in [
         (IngestError::Full { waiting: 7 }, What::PipelineFull, true),
         (IngestError::Stopped, What::PipelineStopped, true),
+        (IngestError::Elsewhere, What::UnknownRoute, false),
         (IngestError::Store(Error::new(Kind::Unavailable, "write")), What::Unavailable, true),
         (IngestError::Store(Error::new(Kind::Corrupt, "write")), What::Internal, false),
     ] {

@@ -2,6 +2,8 @@
 //!
 //! The ledger in the store is the truth about events; these numbers are since the process started. Knows no HTTP.
 
+mod partitions;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -22,6 +24,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+pub use self::partitions::PartitionMetrics;
+use self::partitions::Partitions;
 use crate::{
     pipeline::{Committed, Observer, now_ns},
     segment::Tapped,
@@ -82,6 +86,7 @@ struct Inner {
     journal_waiting: Gauge,
     invocations: Family<OutcomeLabel, Counter>,
     invocation_duration: Family<StageLabel, Histogram>,
+    partitions: Partitions,
 }
 
 /// What came of a call of a stage.
@@ -133,6 +138,7 @@ impl Metrics {
             invocation_duration: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(INVOCATION_SECONDS_MIN, 2.0, BUCKETS))
             }),
+            partitions: Partitions::new(),
         };
         inner.register();
         Self(Arc::new(inner))
@@ -159,6 +165,11 @@ impl Metrics {
     /// Notes the watermark that a pipeline begins with.
     pub fn start_at(&self, watermark: i64) {
         self.0.watermark.store(watermark, Ordering::Relaxed);
+    }
+
+    /// What counts the work on a partition of the segment that begins with a stage.
+    pub fn partition(&self, stage: &str, partition: u32) -> PartitionMetrics {
+        self.0.partitions.of(stage, partition)
     }
 
     /// What counts the calls of a stage.
@@ -195,6 +206,7 @@ impl Inner {
             registry.register(name, help, family.clone());
         }
         registry.register("events_dropped", "Events left out, by rule", self.events_dropped.clone());
+        self.partitions.register(registry);
         registry.register("rows", "Rows written, by table", self.rows.clone());
         registry.register("dead_letters", "Records put aside, late ones included", self.dead_letters.clone());
         let commits = self.commit_duration.clone();

@@ -3,6 +3,10 @@
 //! Each segment but the first and the last runs once for each partition, on whichever host the broker lets read it; the
 //! others stand by. The first one is where the data comes in, the last one where the tables are.
 
+mod merged;
+mod relay;
+mod watch;
+
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -14,24 +18,29 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::watch::event_lines;
+use self::{
+    merged::Merged,
+    relay::{Signal, Telling, relay},
+};
 use super::{Components, Observer, Worker, commit_settings, spec::Pipeline, watermark_settings, worker::Step};
 use crate::{
     batch,
-    bus::nats::{Broker, Hop, Inbox, NatsState, Outputs, Received, StreamSettings},
-    contract::END,
+    bus::nats::{Broker, Hop, Inbox, Members, NatsState, Outputs, Received, StreamSettings},
     error::{Error, Kind, Result},
+    metrics::{Metrics, PartitionMetrics},
     segment::{Blueprint, NoTap, Origin, Segment, Work, is_end},
-    store::{ReadFrom, StateStore},
+    store::{ReadFrom, SqliteStore, StateStore},
 };
 
 /// How long a worker waits for more before it commits what it has.
 const LINGER: Duration = Duration::from_millis(2);
 /// How long a worker without work waits before it looks whether it is to stop.
 const IDLE_LOOK: Duration = Duration::from_millis(250);
+/// How often a worker whose partition is another host's looks whether it still is.
+const STANDBY_LOOK: Duration = Duration::from_millis(100);
 /// After so long without a message it is not certain that no other host has taken over.
 const CERTAIN: Duration = Duration::from_secs(1);
-/// How long a message may be missing before it counts as lost. A dead reader's come again after two seconds.
-const GAP_TIME_MAX: Duration = Duration::from_secs(60);
 /// Pause before a broker is asked again that could not be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// What the first segment is called as a producer.
@@ -47,6 +56,7 @@ pub struct Chain {
     error: Arc<Mutex<Option<Error>>>,
     /// How far the last segment has read each partition.
     written: Arc<Mutex<BTreeMap<String, ReadFrom>>>,
+    metrics: Metrics,
 }
 
 /// Workers that run.
@@ -60,7 +70,7 @@ impl Chain {
     ///
     /// # Errors
     /// When the broker refuses them.
-    pub fn new(pipeline: Pipeline, components: Components, broker: Broker) -> Result<Self> {
+    pub fn new(pipeline: Pipeline, components: Components, broker: Broker, metrics: Metrics) -> Result<Self> {
         let chain = Self {
             pipeline: Arc::new(pipeline),
             components,
@@ -68,13 +78,12 @@ impl Chain {
             is_stopping: Arc::default(),
             error: Arc::default(),
             written: Arc::default(),
+            metrics,
         };
-        let nats = &chain.pipeline.nats;
-        let bytes_max = i64::try_from(nats.stream_bytes_max).unwrap_or(i64::MAX);
-        let settings = StreamSettings { partitions: nats.partitions, replicas: nats.replicas, bytes_max };
-        let given_out = nats.segments.len().saturating_sub(1);
-        for segment in nats.segments.iter().take(given_out) {
-            chain.broker.ensure(&chain.hop(segment), settings)?;
+        chain.broker.refuse_unfit()?;
+        let settings = stream_settings(&chain.pipeline);
+        for hop in chain.hops() {
+            chain.broker.ensure(&hop, settings)?;
         }
         Ok(chain)
     }
@@ -98,19 +107,30 @@ impl Chain {
     /// # Errors
     /// When the broker refuses a consumer.
     pub fn start(&self, stages: &[String]) -> Result<Workers> {
+        let segments = &self.pipeline.nats.segments;
+        let between = segments.windows(2).take(segments.len().saturating_sub(2));
+        let pairs: Vec<_> = between
+            .filter_map(|pair| match pair {
+                [before, own] => Some((before, own, self.first_stage(own))),
+                _ => None,
+            })
+            .filter(|(_, _, reader)| stages.is_empty() || stages.contains(reader))
+            .collect();
         let mut threads = Vec::new();
-        let pairs = self.pipeline.nats.segments.windows(2);
-        let between = self.pipeline.nats.segments.len().saturating_sub(2);
-        for pair in pairs.take(between) {
-            let [before, own] = pair else { continue };
-            let reader = self.first_stage(own);
-            if !stages.is_empty() && !stages.contains(&reader) {
-                continue;
-            }
-            for partition in 0..self.pipeline.nats.partitions {
+        if pairs.is_empty() {
+            return Ok(Workers { chain: self.clone(), threads });
+        }
+        let partitions = self.pipeline.nats.partitions;
+        let readers = pairs.iter().map(|(.., reader)| reader.clone()).collect();
+        let members = Arc::new(Members::join(&self.broker, &self.pipeline.name, readers, partitions)?);
+        for (before, own, reader) in pairs {
+            for partition in 0..partitions {
                 let inbox = self.broker.inbox(&self.hop(before), &reader, partition)?;
-                let (chain, own) = (self.clone(), own.clone());
-                threads.push(thread::spawn(move || chain.clone().note(chain.run_partition(&own, partition, inbox))));
+                let metrics = self.metrics.partition(&reader, partition);
+                self.watch_lag(&inbox, &metrics);
+                let place = Place { own: own.clone(), reader: reader.clone(), partition, metrics };
+                let (chain, members) = (self.clone(), Arc::clone(&members));
+                threads.push(thread::spawn(move || chain.clone().note(chain.run_partition(&place, &members, inbox))));
             }
         }
         Ok(Workers { chain: self.clone(), threads })
@@ -120,7 +140,7 @@ impl Chain {
     ///
     /// # Errors
     /// When the broker refuses a consumer, or the store does not open.
-    pub fn write<S: StateStore + 'static>(&self, store: S, observer: Box<dyn Observer>) -> Result<Workers> {
+    pub fn write(&self, store: SqliteStore, observer: Box<dyn Observer>) -> Result<Workers> {
         let [.., before, own] = self.pipeline.nats.segments.as_slice() else {
             return Err(Error::invalid("chain fewer than two segments"));
         };
@@ -128,10 +148,22 @@ impl Chain {
         let (hop, reader) = (self.hop(before), self.first_stage(own));
         let inboxes = partitions.map(|partition| self.broker.inbox(&hop, &reader, partition));
         let inboxes = inboxes.collect::<Result<Vec<_>>>()?;
-        let worker = self.worker(own, store, observer)?;
-        let chain = self.clone();
-        let thread = thread::spawn(move || chain.clone().note(chain.run_writer(worker, inboxes)));
-        Ok(Workers { chain: self.clone(), threads: vec![thread] })
+        let signal = Arc::new(Signal::default());
+        let metrics: Vec<PartitionMetrics> =
+            (0..self.pipeline.nats.partitions).map(|partition| self.metrics.partition(&reader, partition)).collect();
+        inboxes.iter().zip(&metrics).for_each(|(inbox, metrics)| self.watch_lag(inbox, metrics));
+        let beside = store.second()?;
+        let observer = Writing { metrics: metrics.clone(), inner: observer };
+        let observer = Telling { signal: Arc::clone(&signal), inner: Box::new(observer) };
+        let worker = self.worker(own, store, Box::new(observer))?;
+        let (chain, ended) = (self.clone(), Arc::clone(&signal));
+        let writer = thread::spawn(move || {
+            chain.clone().note(chain.run_writer(worker, inboxes, &metrics));
+            ended.end();
+        });
+        let (broker, pipeline) = (self.broker.clone(), Arc::clone(&self.pipeline));
+        let relay = thread::spawn(move || relay(&broker, &pipeline.name, pipeline.nats.replicas, &beside, &signal));
+        Ok(Workers { chain: self.clone(), threads: vec![writer, relay] })
     }
 
     /// Waits until all partitions have been written up to the end number `ends`, or the chain has stopped.
@@ -161,18 +193,26 @@ impl Chain {
         }
     }
 
+    fn hops(&self) -> Vec<Hop> {
+        hops(&self.pipeline)
+    }
+
+    fn watch_lag(&self, inbox: &Inbox, metrics: &PartitionMetrics) {
+        let (is_stopping, metrics) = (Arc::clone(&self.is_stopping), metrics.clone());
+        inbox.watch_lag(move |messages| {
+            metrics.lags(messages);
+            !is_stopping.load(Ordering::Acquire)
+        });
+    }
+
     /// Where a segment gives out to.
     fn hop(&self, segment: &Range<usize>) -> Hop {
-        Hop { pipeline: self.pipeline.name.clone(), stage: self.stage_name(segment.end.saturating_sub(1)) }
+        hop(&self.pipeline, segment)
     }
 
     /// The stage that a segment is called by as a reader.
     fn first_stage(&self, segment: &Range<usize>) -> String {
-        self.stage_name(segment.start)
-    }
-
-    fn stage_name(&self, at: usize) -> String {
-        self.pipeline.stages.get(at).map_or_else(String::new, |stage| stage.name.clone())
+        stage_name(&self.pipeline, segment.start)
     }
 
     fn state(&self, hop: &Hop, producer: &str, outputs: Outputs) -> Result<NatsState> {
@@ -201,12 +241,17 @@ impl Chain {
         }
     }
 
-    fn run_partition(&self, own: &Range<usize>, partition: u32, mut inbox: Inbox) -> Result<()> {
-        let (hop, reader) = (self.hop(own), self.first_stage(own));
+    fn run_partition(&self, place: &Place, members: &Members, mut inbox: Inbox) -> Result<()> {
+        let Place { own, reader, partition, metrics } = place;
+        let hop = self.hop(own);
         while !self.is_stopping() {
-            let load = || self.state(&hop, &partition.to_string(), Outputs::One(partition));
-            let owned = load().and_then(|state| self.own(self.worker(own, state, Box::new(Unobserved))?, &mut inbox));
-            match owned {
+            if !members.is_mine(reader, *partition) {
+                thread::sleep(STANDBY_LOOK);
+                continue;
+            }
+            let load = || self.state(&hop, &partition.to_string(), Outputs::One(*partition));
+            let worker = load().and_then(|state| self.worker(own, state, Box::new(metrics.clone())));
+            match worker.and_then(|worker| self.own(worker, place, members, &mut inbox)) {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Unavailable) => {
                     let reason = super::job::error_text(&error);
@@ -215,26 +260,37 @@ impl Chain {
                 }
                 Err(error) => return Err(error),
             }
+            metrics.owns(false);
         }
         Ok(())
     }
 
-    /// Works on a partition until another host has taken it over, or the chain stops.
-    fn own(&self, mut worker: Worker<NatsState>, inbox: &mut Inbox) -> Result<()> {
+    /// Works on a partition until it is for another host, one has taken it over, or the chain stops.
+    fn own(
+        &self,
+        mut worker: Worker<NatsState>,
+        Place { reader, partition, metrics, .. }: &Place,
+        members: &Members,
+        inbox: &mut Inbox,
+    ) -> Result<()> {
         inbox.rewind(worker.progress().read.iter().map(|(producer, read)| (producer.clone(), read.last)));
         let mut last_message: Option<Instant> = None;
-        while !self.is_stopping() {
+        let is_mine = || members.is_mine(reader, *partition);
+        while !self.is_stopping() && is_mine() {
             let patience = if worker.has_uncommitted() { LINGER } else { IDLE_LOOK };
             let received = inbox.next(patience)?;
             let is_certain = last_message.is_some_and(|at| at.elapsed() < CERTAIN);
-            if !is_certain && (received.is_some() || inbox.gap().is_some()) && !worker.store().is_current()? {
+            if !is_certain && (received.is_some() || inbox.has_gap()) && !worker.store().is_current()? {
                 return Ok(());
             }
             check_gap(inbox)?;
             match received {
                 Some(received) => {
+                    if last_message.is_none() {
+                        metrics.owns(true);
+                    }
                     last_message = Some(Instant::now());
-                    take(&mut worker, received, None)?;
+                    take(&mut worker, received, metrics, None)?;
                 }
                 None => worker.commit()?,
             }
@@ -244,10 +300,19 @@ impl Chain {
         }
         worker.commit()?;
         inbox.finish();
+        if !self.is_stopping() {
+            inbox.release();
+        }
         Ok(())
     }
 
-    fn run_writer<S: StateStore>(&self, mut worker: Worker<S>, mut inboxes: Vec<Inbox>) -> Result<()> {
+    fn run_writer<S: StateStore>(
+        &self,
+        mut worker: Worker<S>,
+        mut inboxes: Vec<Inbox>,
+        metrics: &[PartitionMetrics],
+    ) -> Result<()> {
+        metrics.iter().for_each(|metrics| metrics.owns(true));
         let read = worker.progress().read.clone();
         self.written.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&read);
         for (partition, inbox) in inboxes.iter_mut().enumerate() {
@@ -260,12 +325,12 @@ impl Chain {
             let patience = if worker.has_uncommitted() || has_read { LINGER } else { IDLE_LOOK };
             let share = patience / u32::try_from(inboxes.len()).unwrap_or(1);
             has_read = false;
-            for inbox in &mut inboxes {
+            for (inbox, metrics) in inboxes.iter_mut().zip(metrics) {
                 let received = inbox.next(share)?;
                 check_gap(inbox)?;
                 if let Some(received) = received {
                     has_read = true;
-                    take(&mut worker, received, Some(&mut merged))?;
+                    take(&mut worker, received, metrics, Some(&mut merged))?;
                 }
             }
             if !has_read {
@@ -290,6 +355,11 @@ impl Workers {
         Self { chain, threads: vec![thread] }
     }
 
+    /// Whether they stop, or have stopped.
+    pub fn is_stopping(&self) -> bool {
+        self.chain.is_stopping()
+    }
+
     /// Lets workers commit what they have.
     pub(super) fn begin_to_stop(&self) {
         self.chain.is_stopping.store(true, Ordering::Release);
@@ -310,6 +380,51 @@ impl Workers {
     }
 }
 
+/// What is given out by all segments of a pipeline but the last.
+pub fn hops(pipeline: &Pipeline) -> Vec<Hop> {
+    let segments = &pipeline.nats.segments;
+    segments.iter().take(segments.len().saturating_sub(1)).map(|segment| hop(pipeline, segment)).collect()
+}
+
+/// How a pipeline's streams are kept.
+pub fn stream_settings(pipeline: &Pipeline) -> StreamSettings {
+    let nats = &pipeline.nats;
+    let bytes_max = i64::try_from(nats.stream_bytes_max).unwrap_or(i64::MAX);
+    StreamSettings { partitions: nats.partitions, replicas: nats.replicas, bytes_max }
+}
+
+fn hop(pipeline: &Pipeline, segment: &Range<usize>) -> Hop {
+    Hop { pipeline: pipeline.name.clone(), stage: stage_name(pipeline, segment.end.saturating_sub(1)) }
+}
+
+fn stage_name(pipeline: &Pipeline, at: usize) -> String {
+    pipeline.stages.get(at).map_or_else(String::new, |stage| stage.name.clone())
+}
+
+/// What a worker of a partition works on.
+struct Place {
+    own: Range<usize>,
+    /// The first stage, by which the worker is known.
+    reader: String,
+    partition: u32,
+    metrics: PartitionMetrics,
+}
+
+/// Lets the metrics of all partitions know of the commits that they share.
+struct Writing {
+    metrics: Vec<PartitionMetrics>,
+    inner: Box<dyn Observer>,
+}
+
+impl Observer for Writing {
+    fn committed(&mut self, commit: &super::Committed, tapped: Vec<crate::segment::Tapped>) {
+        for metrics in &mut self.metrics {
+            metrics.committed(commit, Vec::new());
+        }
+        self.inner.committed(commit, tapped);
+    }
+}
+
 /// Nobody looks at the commits between the first segment and the last.
 pub(super) struct Unobserved;
 
@@ -317,61 +432,23 @@ impl Observer for Unobserved {
     fn committed(&mut self, _: &super::Committed, _: Vec<crate::segment::Tapped>) {}
 }
 
-/// The watermark of several partitions: that of the one that is furthest behind.
-struct Merged {
-    watermarks: BTreeMap<String, i64>,
-    current: i64,
-    ends: BTreeMap<String, u64>,
-    ended: u64,
-}
-
-impl Merged {
-    fn new(read: &BTreeMap<String, ReadFrom>, partitions: u32) -> Self {
-        let mut merged = Self { watermarks: BTreeMap::new(), current: i64::MIN, ends: BTreeMap::new(), ended: 0 };
-        for producer in (0..partitions).map(|partition| partition.to_string()) {
-            let known = read.get(&producer).copied().unwrap_or_default();
-            merged.watermarks.insert(producer.clone(), known.watermark);
-            merged.ends.insert(producer, known.ends);
-        }
-        (merged.current, merged.ended) = merged.reached();
-        merged
+/// Whether a message that is missing may still come.
+fn check_gap(inbox: &mut Inbox) -> Result<()> {
+    if inbox.has_lost()? {
+        return Err(Error::new(Kind::Corrupt, "read a partition in order: the broker has lost a message"));
     }
-
-    fn reached(&self) -> (i64, u64) {
-        let watermark = self.watermarks.values().copied().min().unwrap_or(i64::MIN);
-        (watermark, self.ends.values().copied().min().unwrap_or(0))
-    }
-
-    /// The marks that all have reached now: the watermark if it has moved, and the end of everything.
-    fn reach(&mut self, producer: &str, read: &ReadFrom) -> Vec<i64> {
-        self.watermarks.insert(producer.to_owned(), read.watermark);
-        self.ends.insert(producer.to_owned(), read.ends);
-        let (watermark, ended) = self.reached();
-        let mut marks = Vec::new();
-        if watermark > self.current {
-            marks.push(watermark);
-        }
-        if ended > self.ended {
-            marks.push(END);
-        }
-        (self.current, self.ended) = (self.current.max(watermark), ended);
-        marks
-    }
-}
-
-/// Whether a message has been missing for so long that it must be lost.
-fn check_gap(inbox: &Inbox) -> Result<()> {
-    match inbox.gap() {
-        Some(gap) if gap > GAP_TIME_MAX => {
-            Err(Error::new(Kind::Corrupt, "read a partition in order: the broker has lost a message"))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Gives a message to a worker. Where several partitions meet, their marks become those that all have reached.
-fn take<S: StateStore>(worker: &mut Worker<S>, received: Received, merged: Option<&mut Merged>) -> Result<()> {
-    let Received { mut message, sequence } = received;
+fn take<S: StateStore>(
+    worker: &mut Worker<S>,
+    received: Received,
+    metrics: &PartitionMetrics,
+    merged: Option<&mut Merged>,
+) -> Result<()> {
+    let Received { mut message, sequence, is_redelivered, delivered } = received;
+    metrics.received(batch::event_count(&message.batch) as u64, is_redelivered, delivered);
     let producer = std::mem::take(&mut message.producer);
     let mut read = worker.read_of(&producer);
     read.last = message.number;
@@ -383,22 +460,4 @@ fn take<S: StateStore>(worker: &mut Worker<S>, received: Received, merged: Optio
     }
     let origin = Origin { source: format!("{producer} message"), positions: vec![sequence] };
     worker.take(Work::Carried { message, origin }, Step::Message { producer, read })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partitions_have_the_watermark_of_the_last_one() {
-        let mut merged = Merged::new(&BTreeMap::new(), 2);
-        let read = |watermark, ends| ReadFrom { last: 1, watermark, ends };
-        assert_eq!(merged.reach("0", &read(10, 0)), [0_i64; 0]);
-        assert_eq!(merged.reach("1", &read(5, 0)), [5]);
-        assert_eq!(merged.reach("1", &read(7, 0)), [7]);
-        assert_eq!(merged.reach("1", &read(20, 1)), [10]);
-        assert_eq!(merged.reach("1", &read(30, 1)), [0_i64; 0]);
-        assert_eq!(merged.reach("0", &read(30, 1)), [30, END]);
-        assert_eq!(merged.reach("0", &read(30, 2)), [0_i64; 0]);
-    }
 }
