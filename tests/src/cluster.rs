@@ -19,12 +19,16 @@ use crate::program;
 
 /// How long a server may take to listen.
 const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long a server may take to catch up with the others.
+const WHOLE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A server with JetStream, on a free port of this machine.
 pub struct NatsServer {
     child: Child,
     port: u16,
-    store: PathBuf,
+    /// Port of its monitoring.
+    monitor: u16,
+    arguments: Vec<OsString>,
 }
 
 impl NatsServer {
@@ -39,15 +43,70 @@ impl NatsServer {
     /// # Errors
     /// When it does not start.
     pub fn start(store: &Path) -> Result<Self> {
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let mut server = Self { child: spawn_server(port, store)?, port, store: store.to_owned() };
+        Self::start_with(store, free_port()?, &[])
+    }
+
+    /// Starts a server on a port, with more arguments.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_with(store: &Path, port: u16, arguments: &[&str]) -> Result<Self> {
+        let mut all: Vec<OsString> = ["--addr", "127.0.0.1", "--jetstream", "--port"].map(OsString::from).into();
+        let monitor = free_port()?;
+        all.extend([port.to_string().into(), "--store_dir".into(), store.into()]);
+        all.extend(["--http_port".into(), monitor.to_string().into()]);
+        all.extend(arguments.iter().map(OsString::from));
+        let mut server = Self { child: spawn_server(&all)?, port, monitor, arguments: all };
         server.wait_until_it_listens()?;
         Ok(server)
+    }
+
+    /// Three servers that are one cluster.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start_cluster(folder: &Path) -> Result<[Self; 3]> {
+        let routes = [free_port()?, free_port()?, free_port()?];
+        let all = routes.map(|port| format!("nats://127.0.0.1:{port}"));
+        let start = |at: usize| {
+            let name = format!("server-{at}");
+            let arguments =
+                ["--server_name", &name, "--cluster_name", "c", "--cluster", &all[at], "--routes", &all.join(",")];
+            Self::start_with(&folder.join(&name), free_port()?, &arguments)
+        };
+        let servers = [start(0)?, start(1)?, start(2)?];
+        servers.iter().try_for_each(Self::wait_until_whole)?;
+        Ok(servers)
+    }
+
+    /// Its port.
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its address.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where its monitoring is.
+    pub fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
+    }
+
+    /// Waits until it has all that the other servers of its cluster have.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn wait_until_whole(&self) -> Result<()> {
+        let started = Instant::now();
+        while ureq::get(format!("{}/healthz", self.monitor_url())).call().is_err() {
+            if started.elapsed() > WHOLE_TIME_MAX {
+                bail!("nats-server {} does not catch up with its cluster", self.port);
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Kills it with -9 and starts it again on what it has stored.
@@ -58,7 +117,7 @@ impl NatsServer {
         self.child.kill()?;
         self.child.wait()?;
         thread::sleep(pause);
-        self.child = spawn_server(self.port, &self.store)?;
+        self.child = spawn_server(&self.arguments)?;
         self.wait_until_it_listens()
     }
 
@@ -85,10 +144,17 @@ impl Drop for NatsServer {
     }
 }
 
-fn spawn_server(port: u16, store: &Path) -> Result<Child> {
+/// A port that nobody listens on at present.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn spawn_server(arguments: &[OsString]) -> Result<Child> {
     let mut server = Command::new("nats-server");
-    server.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"]).arg(store);
-    server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    server.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     server.spawn().context("start nats-server")
 }
 

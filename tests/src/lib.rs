@@ -6,4 +6,5 @@ pub mod listening;
 pub mod memory_store;
 pub mod native;
 pub mod program;
+pub mod proxy;
 pub mod recordings;

@@ -5,7 +5,11 @@ use std::{
     process::{Child, Command},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 /// A server that says on its first line where it listens; stopped when this is dropped.
 pub struct Listening {
@@ -32,6 +36,24 @@ impl Listening {
         let (_, address) = line.trim().rsplit_once("http://").with_context(|| format!("an address in {line:?}"))?;
         address.trim_end_matches('/').clone_into(&mut server.address);
         Ok(server)
+    }
+}
+
+impl Listening {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not exit with 0.
+    pub fn stop(mut self) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "{status}");
+        Ok(())
     }
 }
 

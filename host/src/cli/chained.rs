@@ -63,7 +63,8 @@ impl Server {
 /// How a pipeline is chained, if it is.
 #[derive(Args)]
 pub(super) struct Chained {
-    /// Chain the stages by this NATS server, such as nats://127.0.0.1:4222; `local` starts one of our own
+    /// Chain the stages by this NATS server, such as nats://127.0.0.1:4222, or by several of a cluster, with commas;
+    /// `local` starts one of our own
     #[arg(long, value_name = "URL", env = "TAPELINE_NATS", hide_env_values = true)]
     nats: Option<String>,
     /// Stages to run here; the first and the last one together, or neither [default: all]

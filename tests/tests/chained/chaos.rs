@@ -14,6 +14,7 @@ use rand_chacha::{
 use tapeline_tests::{
     cluster::{Host, NatsServer},
     program,
+    proxy::Proxy,
 };
 
 use super::job::{BETWEEN, Job, bitcoin};
@@ -26,34 +27,110 @@ fn number_of(variable: &str, default: u64) -> Result<u64> {
     std::env::var(variable).map_or(Ok(default), |text| text.parse().with_context(|| format!("{variable}={text}")))
 }
 
-pub(super) fn kills_pauses_and_broker_restarts_leave_no_trace() -> Result<()> {
+/// Longer than every timeout of readers, pins and hosts.
+const OUTAGE: Duration = Duration::from_millis(4_500);
+/// How long a job may take that is disturbed.
+const ROUND_MAX: Duration = Duration::from_secs(180);
+
+/// The broker, and what can be done to it.
+trait Disturbed {
+    /// The address for the ends of the chain, and those for the hosts between them.
+    fn urls(&self) -> (String, [String; 2]);
+
+    /// What `nats` in the pipeline file says.
+    fn settings(&self) -> &'static str;
+
+    /// Does something to the broker, or to the way to it.
+    fn disturb(&mut self, random: &mut ChaCha8Rng) -> Result<()>;
+}
+
+/// One server, that each host between the ends has a way of its own to.
+struct Alone {
+    server: NatsServer,
+    proxies: [Proxy; 2],
+}
+
+impl Disturbed for Alone {
+    fn urls(&self) -> (String, [String; 2]) {
+        let [first, second] = &self.proxies;
+        (self.server.url(), [first.url(), second.url()])
+    }
+
+    fn settings(&self) -> &'static str {
+        "partitions = 2\nstream_mib = 64"
+    }
+
+    fn disturb(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
+        let at = (random.next_u32() % 2) as usize;
+        if random.next_u32().is_multiple_of(2) {
+            self.proxies[at].cut(true);
+            thread::sleep(OUTAGE);
+            self.proxies[at].cut(false);
+            return Ok(());
+        }
+        self.server.kill_and_restart(Duration::from_millis(u64::from(random.next_u32() % 1_000)))
+    }
+}
+
+/// Three servers with three copies of everything.
+struct Cluster([NatsServer; 3]);
+
+impl Disturbed for Cluster {
+    fn urls(&self) -> (String, [String; 2]) {
+        let urls: Vec<String> = self.0.iter().map(NatsServer::url).collect();
+        let turned = |by: usize| (0..3).map(|at| urls[(at + by) % 3].as_str()).collect::<Vec<_>>().join(",");
+        (turned(0), [turned(1), turned(2)])
+    }
+
+    fn settings(&self) -> &'static str {
+        "partitions = 2\nstream_mib = 64\nreplicas = 3"
+    }
+
+    fn disturb(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
+        let at = (random.next_u32() % 3) as usize;
+        self.0[at].kill_and_restart(Duration::from_millis(u64::from(random.next_u32() % 2_000)))?;
+        // One at a time: two that are away at once may keep what nobody else has.
+        self.0[at].wait_until_whole()
+    }
+}
+
+pub(super) fn kills_pauses_cuts_and_broker_restarts_leave_no_trace() -> Result<()> {
+    rounds("alone", 60, |folder| {
+        let server = NatsServer::start(folder)?;
+        let proxies = [Proxy::start(server.port())?, Proxy::start(server.port())?];
+        Ok(Alone { server, proxies })
+    })
+}
+
+pub(super) fn a_cluster_loses_one_server_after_the_other_and_nothing_else() -> Result<()> {
+    rounds("cluster", 1, |folder| Ok(Cluster(NatsServer::start_cluster(folder)?)))
+}
+
+fn rounds<B: Disturbed>(name: &str, seconds: u64, start: impl FnOnce(&Path) -> Result<B>) -> Result<()> {
     let seed = number_of(SEED, 7)?;
-    let time = Duration::from_secs(number_of(SECONDS, 60)?);
+    let time = Duration::from_secs(number_of(SECONDS, seconds)?);
     println!("{SEED}={seed} {SECONDS}={}", time.as_secs());
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let job = Job::new(60_000, &program::bitcoin_pipeline())?;
-    let mut server = NatsServer::start(&job.data("nats"))?;
+    let mut broker = start(&job.data("nats"))?;
     let started = Instant::now();
     let mut round = 0;
     while started.elapsed() < time {
         round += 1;
-        let name = format!("round-{round}");
-        let pipeline = job.pipeline(&bitcoin()?, &name, "partitions = 2\nstream_mib = 64")?;
-        disturb(&job, &name, &pipeline, &mut server, &mut random)
+        let name = format!("{name}-{round}");
+        let pipeline = job.pipeline(&bitcoin()?, &name, broker.settings())?;
+        disturb(&job, &name, &pipeline, &mut broker, &mut random)
             .with_context(|| format!("round {round}, seed {seed}"))?;
     }
     println!("{round} rounds");
     Ok(())
 }
 
-/// Runs a job to its end while hosts and the broker are killed and stopped.
-fn disturb(job: &Job, name: &str, pipeline: &Path, server: &mut NatsServer, random: &mut ChaCha8Rng) -> Result<()> {
-    /// Longer than every timeout of readers and pins.
-    const FREEZE: Duration = Duration::from_millis(4_500);
-    const ROUND_MAX: Duration = Duration::from_secs(180);
-    let url = server.url();
+/// Runs a job to its end while hosts and the broker are killed, stopped and cut off.
+fn disturb(job: &Job, name: &str, pipeline: &Path, broker: &mut impl Disturbed, random: &mut ChaCha8Rng) -> Result<()> {
+    let (url, urls) = broker.urls();
     let data = job.data(name);
-    let start_host = |at: usize| Host::work(pipeline, BETWEEN, &url, &job.data(&format!("{name}-host-{at}")));
+    let start_host = |at: usize| Host::work(pipeline, BETWEEN, &urls[at], &job.data(&format!("{name}-host-{at}")));
     let start_ends = || Host::spawn(&job.arguments(pipeline, &data, &url, "fetch,write"), &data);
     let mut hosts = [start_host(0)?, start_host(1)?];
     let mut ends = start_ends()?;
@@ -68,7 +145,7 @@ fn disturb(job: &Job, name: &str, pipeline: &Path, server: &mut NatsServer, rand
         }
         ensure!(started.elapsed() < ROUND_MAX, "it does not end: {}", ends.errors());
         let at = (random.next_u32() % 2) as usize;
-        match random.next_u32() % 6 {
+        match random.next_u32() % 7 {
             0 | 1 => {
                 hosts[at].kill()?;
                 hosts[at] = start_host(at)?;
@@ -79,10 +156,10 @@ fn disturb(job: &Job, name: &str, pipeline: &Path, server: &mut NatsServer, rand
             }
             3 => {
                 hosts[at].freeze(true)?;
-                thread::sleep(FREEZE);
+                thread::sleep(OUTAGE);
                 hosts[at].freeze(false)?;
             }
-            4 => server.kill_and_restart(Duration::from_millis(u64::from(random.next_u32() % 1_000)))?,
+            4 | 5 => broker.disturb(random)?,
             _ => {}
         }
         for (at, host) in hosts.iter_mut().enumerate() {

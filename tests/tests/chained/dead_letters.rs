@@ -4,11 +4,10 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use async_nats::jetstream;
 use tapeline::store::{Aside, DeadLetter, SqliteStore, Store as _};
 use tapeline_tests::{
     cluster::NatsServer,
@@ -17,7 +16,7 @@ use tapeline_tests::{
 };
 use tempfile::TempDir;
 
-use super::job::{Job, PATIENCE, Stored, bitcoin};
+use super::job::{Job, Stored, bitcoin, wait_for};
 
 /// Nothing leaves 7 when it is divided by 1.
 const NEVER: u64 = 1;
@@ -34,6 +33,26 @@ fn faulty_pipeline(every: u64) -> Result<String> {
 
 fn dead_letters(data: &Path) -> Result<Vec<DeadLetter>> {
     Ok(SqliteStore::open_reader(data)?.dead_letters(0, 1_000)?)
+}
+
+/// Whether the stream has each letter once and in order, with what a watcher wants to know of it.
+fn check_stream(server: &NatsServer, letters: &[DeadLetter]) -> Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let jetstream = jetstream::new(async_nats::connect(server.url()).await?);
+        let mut stream = jetstream.get_stream("tapeline-faulty-dead-letters").await?;
+        let count = stream.info().await?.state.messages;
+        ensure!(count == letters.len() as u64, "{count} messages for {} letters", letters.len());
+        for (at, letter) in (1..).zip(letters) {
+            let message = stream.get_raw_message(at).await?;
+            let header = |name: &str| message.headers.get(name).map(ToString::to_string).unwrap_or_default();
+            ensure!(header("Tapeline-Letter") == letter.id.to_string(), "{} {letter:?}", header("Tapeline-Letter"));
+            ensure!(header("Tapeline-Component") == letter.component, "{letter:?}");
+            ensure!(!header("Tapeline-Reason").is_empty(), "{letter:?}");
+            let body: serde_json::Value = serde_json::from_slice(&message.payload)?;
+            ensure!(body["reason"] == letter.reason.as_str() && body["stage"] == letter.stage.as_str(), "{body}");
+        }
+        Ok(())
+    })
 }
 
 fn redrive_all(data: &Path) -> Result<()> {
@@ -58,6 +77,8 @@ pub(super) fn a_record_that_traps_comes_back_once_its_stage_is_fixed() -> Result
         ensure!(letter.component.len() == 64, "{letter:?}");
     }
 
+    check_stream(&server, &dead)?;
+
     // The stage is fixed: they come back, in one process and in the chain alike.
     fs::write(&alone, faulty_pipeline(NEVER)?)?;
     redrive_all(&job.data("expected"))?;
@@ -75,6 +96,7 @@ pub(super) fn a_record_that_traps_comes_back_once_its_stage_is_fixed() -> Result
     let left = dead_letters(&data)?;
     let late = left.iter().filter(|letter| letter.aside == Aside::Late && letter.stage == "aggregate").count();
     ensure!(late == dead.len(), "{late} of {} are late", dead.len());
+    check_stream(&server, &left)?;
     let again = left.iter().filter(|letter| letter.aside == Aside::Dead && !letter.is_redriven).count();
     ensure!(again == 0, "{again} letters were refused again");
     Ok(())
@@ -88,15 +110,6 @@ fn trades(count: u64) -> String {
         )
     };
     (1..=count).map(line).collect()
-}
-
-fn wait_for(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
-    let started = Instant::now();
-    while !is_so()? {
-        ensure!(started.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 pub(super) fn a_dead_letter_is_redriven_into_a_running_chain() -> Result<()> {

@@ -115,3 +115,13 @@ pub(super) fn written(data: &Path) -> u64 {
     let ledger = SqliteStore::open_reader(data).and_then(|store| store.ledger()).unwrap_or_default();
     ledger.iter().filter(|(key, _)| key.stage == "write").map(|(_, counts)| counts.entered).sum()
 }
+
+/// Waits until something is so, for as long as it may take.
+pub(super) fn wait_for(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !is_so()? {
+        ensure!(started.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}

@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "the seed of a schedule is printed, so that it can be repeated")]
 
+mod broker;
 mod chaos;
 mod dead_letters;
 mod equal;
@@ -16,7 +17,7 @@ use tapeline_tests::cluster::NatsServer;
 type Test = fn() -> Result<()>;
 
 fn main() {
-    let tests: [(&str, Test); 8] = [
+    let tests: [(&str, Test); 17] = [
         ("one_host_stores_what_one_process_stores", equal::one_host_stores_what_one_process_stores),
         ("three_hosts_store_what_one_process_stores", equal::three_hosts_store_what_one_process_stores),
         ("standard_input_goes_through_a_chain", equal::standard_input_goes_through_a_chain),
@@ -30,7 +31,25 @@ fn main() {
             dead_letters::a_dead_letter_is_redriven_into_a_running_chain,
         ),
         ("a_standby_takes_over_within_five_seconds", takeover::a_standby_takes_over_within_five_seconds),
-        ("kills_pauses_and_broker_restarts_leave_no_trace", chaos::kills_pauses_and_broker_restarts_leave_no_trace),
+        ("a_doctor_sees_what_somebody_has_changed", broker::a_doctor_sees_what_somebody_has_changed),
+        ("a_full_stream_slows_its_source_and_loses_nothing", broker::a_full_stream_slows_its_source_and_loses_nothing),
+        ("a_message_that_the_broker_has_lost_is_noticed", broker::a_message_that_the_broker_has_lost_is_noticed),
+        (
+            "tables_of_a_chain_that_the_broker_has_forgotten_are_refused",
+            broker::tables_of_a_chain_that_the_broker_has_forgotten_are_refused,
+        ),
+        ("a_broker_that_cannot_hold_a_chain_is_refused", broker::a_broker_that_cannot_hold_a_chain_is_refused),
+        ("a_local_server_that_is_killed_is_started_again", broker::a_local_server_that_is_killed_is_started_again),
+        ("a_hop_is_followed_as_text", broker::a_hop_is_followed_as_text),
+        ("hosts_share_the_partitions_evenly", takeover::hosts_share_the_partitions_evenly),
+        (
+            "kills_pauses_cuts_and_broker_restarts_leave_no_trace",
+            chaos::kills_pauses_cuts_and_broker_restarts_leave_no_trace,
+        ),
+        (
+            "a_cluster_loses_one_server_after_the_other_and_nothing_else",
+            chaos::a_cluster_loses_one_server_after_the_other_and_nothing_else,
+        ),
     ];
     let is_missing = !NatsServer::is_there();
     let trial = |(name, test): (&str, Test)| {

@@ -10,10 +10,13 @@ mod state;
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
-use async_nats::jetstream::{
-    self,
-    consumer::{AckPolicy, PriorityPolicy, PullConsumer, pull},
-    stream::{self, DiscardPolicy, RetentionPolicy, Stream},
+use async_nats::{
+    ServerAddr,
+    jetstream::{
+        self,
+        consumer::{AckPolicy, PriorityPolicy, PullConsumer, pull},
+        stream::{self, DiscardPolicy, RetentionPolicy, Stream},
+    },
 };
 use tokio::{runtime::Runtime, task::JoinHandle};
 
@@ -112,10 +115,11 @@ impl Hop {
 }
 
 impl Broker {
-    /// Connects to a broker. The file, if there is one, has the credentials: a JWT and the key that belongs to it.
+    /// Connects to a broker, by its address or those of several servers of its cluster, with commas. The file, if there is one, has the credentials: a JWT and the key that belongs to it.
     ///
     /// # Errors
-    /// `Unavailable` when it cannot be reached; `Invalid` when the file cannot be read or holds no credentials.
+    /// `Unavailable` when it cannot be reached; `Invalid` for what is no address, and when the file cannot
+    /// be read or holds no credentials.
     pub fn connect(url: &str, credentials: Option<&Path>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let options = async_nats::ConnectOptions::new().name("tapeline").connection_timeout(CONNECT_TIME_MAX);
@@ -125,8 +129,14 @@ impl Broker {
                 Error::caused(Kind::Invalid, format!("read NATS credentials from {}", file.display()), error)
             })?,
         };
-        let connecting = options.connect(url);
-        // The address may hold a password: it is not repeated.
+        let addresses: std::result::Result<Vec<ServerAddr>, _> = url.split(',').map(|one| one.trim().parse()).collect();
+        // They may hold a password: neither is repeated.
+        let addresses = addresses.map_err(|_| {
+            Error::invalid(
+                "read the address of the NATS server: it is such as nats://broker:4222, or several with commas",
+            )
+        })?;
+        let connecting = options.connect(addresses);
         let client = runtime
             .block_on(connecting)
             .map_err(|error| Error::caused(Kind::Unavailable, "connect to the NATS server", error))?;

@@ -274,6 +274,7 @@ impl Chain {
         inbox: &mut Inbox,
     ) -> Result<()> {
         inbox.rewind(worker.progress().read.iter().map(|(producer, read)| (producer.clone(), read.last)));
+        metrics.owns(true);
         let mut last_message: Option<Instant> = None;
         let is_mine = || members.is_mine(reader, *partition);
         while !self.is_stopping() && is_mine() {
@@ -286,9 +287,6 @@ impl Chain {
             check_gap(inbox)?;
             match received {
                 Some(received) => {
-                    if last_message.is_none() {
-                        metrics.owns(true);
-                    }
                     last_message = Some(Instant::now());
                     take(&mut worker, received, metrics, None)?;
                 }
