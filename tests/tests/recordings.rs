@@ -1,29 +1,58 @@
-//! The main job on the recorded market. Reported as ignored, by name, where the recordings are not there.
+//! The main job on the recorded market, in one process and chained by a broker. Reported as ignored, by name, where the
+//! recordings, or for chains `nats-server`, are not there.
 
-use std::{path::Path, process::Command};
+use std::{ffi::OsString, path::Path, process::Command};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tapeline_tests::{
+    cluster::{Host, NatsServer},
     program::{self, Run, SpawnQuietly as _},
     recordings,
 };
 use tempfile::TempDir;
 
-type Test = fn(&Path) -> Result<(), Failed>;
+type Test = fn(&Path, Place) -> Result<(), Failed>;
+
+/// Where a job runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In one process, without a broker.
+    Process,
+    /// Chained by a broker, all stages in one process.
+    OneHost,
+    /// Chained, the ends on one host and the stages between them on two others, which divide partitions.
+    ThreeHosts,
+}
 
 fn main() {
-    let tests: &[(&str, Test)] = &[
-        ("all_trades_become_rows_and_bars_are_right", all_trades_become_rows_and_bars_are_right),
-        ("alarms_are_right_for_both_tolerances", alarms_are_right_for_both_tolerances),
-        ("three_times_the_recording_gives_the_same_rows", three_times_the_recording_gives_the_same_rows),
-        ("fifty_kills_leave_the_same_bytes", fifty_kills_leave_the_same_bytes),
-        ("finnhub_frames_flow", finnhub_frames_flow),
+    use Place::{OneHost, Process, ThreeHosts};
+    let tests: &[(&str, Test, &[Place])] = &[
+        (
+            "all_trades_become_rows_and_bars_are_right",
+            all_trades_become_rows_and_bars_are_right,
+            &[Process, OneHost, ThreeHosts],
+        ),
+        ("alarms_are_right_for_both_tolerances", alarms_are_right_for_both_tolerances, &[Process, OneHost, ThreeHosts]),
+        (
+            "three_times_the_recording_gives_the_same_rows",
+            three_times_the_recording_gives_the_same_rows,
+            &[Process, OneHost, ThreeHosts],
+        ),
+        ("fifty_kills_leave_the_same_bytes", fifty_kills_leave_the_same_bytes, &[Process]),
+        ("finnhub_frames_flow", finnhub_frames_flow, &[Process, OneHost, ThreeHosts]),
     ];
     let folder = recordings::folder();
-    let trials = tests.iter().map(|(name, test)| {
-        let (test, given) = (*test, folder.clone());
-        let run = move || given.map_or_else(|| Err("no recordings".into()), |folder| test(&folder));
-        Trial::test(*name, run).with_ignored_flag(folder.is_none())
+    let has_broker = NatsServer::is_there();
+    let trials = tests.iter().flat_map(|(name, test, places)| places.iter().map(move |place| (*name, *test, *place)));
+    let trials = trials.map(|(name, test, place)| {
+        let (kind, is_ignored) = match place {
+            Process => ("process", folder.is_none()),
+            OneHost => ("one_host", folder.is_none() || !has_broker),
+            ThreeHosts => ("three_hosts", folder.is_none() || !has_broker),
+        };
+        let given = folder.clone();
+        let run = move || given.map_or_else(|| Err("no recordings".into()), |folder| test(&folder, place));
+        Trial::test(format!("{kind}::{name}"), run).with_ignored_flag(is_ignored)
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
@@ -33,16 +62,34 @@ fn check(is_right: bool, what: impl Into<String>) -> Result<(), Failed> {
 }
 
 /// Runs the recording, so many times over, on a fresh data folder.
-fn run(folder: &Path, times: usize, pipeline: &Path) -> Result<(TempDir, Run), Failed> {
+fn run(folder: &Path, times: usize, pipeline: &Path, place: Place) -> Result<(TempDir, Run), Failed> {
     let data = TempDir::new()?;
     let files = recordings::bitcoin(folder);
     let inputs: Vec<_> = (0..times).flat_map(|_| files.iter().map(std::path::PathBuf::as_path)).collect();
-    let run = program::run(pipeline, &inputs, data.path())?;
+    let run = run_at(program::run_arguments(pipeline, &inputs, data.path()), pipeline, place)?;
     Ok((data, run))
 }
 
-fn all_trades_become_rows_and_bars_are_right(folder: &Path) -> Result<(), Failed> {
-    let (data, run) = run(folder, 1, &program::bitcoin_pipeline())?;
+/// Runs the program with the arguments of a run, with a broker and other hosts if that is where it runs.
+fn run_at(mut arguments: Vec<OsString>, pipeline: &Path, place: Place) -> Result<Run, Failed> {
+    const BETWEEN: &str = "dedup,enrich,aggregate,alarm";
+    if place == Place::Process {
+        return Ok(program::run_with(&arguments)?);
+    }
+    let folder = TempDir::new()?;
+    let server = NatsServer::start(&folder.path().join("nats"))?;
+    arguments.extend(["--nats".into(), server.url().into()]);
+    if place == Place::OneHost {
+        return Ok(program::run_with(&arguments)?);
+    }
+    let start = |name: &str| Host::work(pipeline, BETWEEN, &server.url(), &folder.path().join(name));
+    let _hosts = [start("first")?, start("second")?];
+    arguments.extend(["--stages".into(), "fetch,write".into()]);
+    Ok(program::run_with(&arguments)?)
+}
+
+fn all_trades_become_rows_and_bars_are_right(folder: &Path, place: Place) -> Result<(), Failed> {
+    let (data, run) = run(folder, 1, &program::bitcoin_pipeline(), place)?;
     check(run.code == 0, format!("exit code {}: {}", run.code, run.errors))?;
     check(run.summary["events_in"] == 99_574, format!("{}", run.summary))?;
     let trades = program::query(data.path(), &["trades"])?;
@@ -101,11 +148,11 @@ fn close(found: f64, expected: f64) -> bool {
     ((found - expected) / expected).abs() < 1e-9
 }
 
-fn alarms_are_right_for_both_tolerances(folder: &Path) -> Result<(), Failed> {
+fn alarms_are_right_for_both_tolerances(folder: &Path, place: Place) -> Result<(), Failed> {
     for (tolerance, expected) in [("0.05", [309, 118, 76]), ("0.5", [18, 2, 0])] {
         let files = TempDir::new()?;
         let pipeline = program::edited_pipeline(files.path(), "absolute = 0.05", &format!("absolute = {tolerance}"))?;
-        let (data, _) = run(folder, 1, &pipeline)?;
+        let (data, _) = run(folder, 1, &pipeline, place)?;
         let alarms = program::query(data.path(), &["alarms"])?;
         for (window, expected) in ["5m", "10m", "15m"].into_iter().zip(expected) {
             let found = alarms.iter().filter(|alarm| alarm["window"] == window).count();
@@ -118,14 +165,14 @@ fn alarms_are_right_for_both_tolerances(folder: &Path) -> Result<(), Failed> {
         });
         check(explained, "an alarm does not explain itself")?;
     }
-    check_averages(folder)
+    check_averages(folder, place)
 }
 
 /// After the last trade; `sample = "0s"` keeps every average.
-fn check_averages(folder: &Path) -> Result<(), Failed> {
+fn check_averages(folder: &Path, place: Place) -> Result<(), Failed> {
     let files = TempDir::new()?;
     let pipeline = program::edited_pipeline(files.path(), "sample = \"1s\"", "sample = \"0s\"")?;
-    let (data, _) = run(folder, 1, &pipeline)?;
+    let (data, _) = run(folder, 1, &pipeline, place)?;
     for (window, expected) in [("5m", 61_640.702_596_786), ("10m", 61_670.187_552_072), ("15m", 61_679.146_745_880)] {
         let averages = program::query(data.path(), &["averages"])?;
         let last = averages.iter().filter(|row| row["window"] == window).max_by(|a, b| a["time"].cmp(&b["time"]));
@@ -135,17 +182,17 @@ fn check_averages(folder: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-fn three_times_the_recording_gives_the_same_rows(folder: &Path) -> Result<(), Failed> {
-    let (once, _) = run(folder, 1, &program::bitcoin_pipeline())?;
-    let (thrice, run) = run(folder, 3, &program::bitcoin_pipeline())?;
+fn three_times_the_recording_gives_the_same_rows(folder: &Path, place: Place) -> Result<(), Failed> {
+    let (once, _) = run(folder, 1, &program::bitcoin_pipeline(), place)?;
+    let (thrice, run) = run(folder, 3, &program::bitcoin_pipeline(), place)?;
     check(run.summary["duplicates"] == 39_808, format!("{}", run.summary))?;
     program::check_ledger(thrice.path())?;
     check(program::tables(once.path())? == program::tables(thrice.path())?, "the rows differ")?;
     check(program::objects(once.path())? == program::objects(thrice.path())?, "the objects differ")
 }
 
-fn fifty_kills_leave_the_same_bytes(folder: &Path) -> Result<(), Failed> {
-    let (undisturbed, _) = run(folder, 1, &program::bitcoin_pipeline())?;
+fn fifty_kills_leave_the_same_bytes(folder: &Path, place: Place) -> Result<(), Failed> {
+    let (undisturbed, _) = run(folder, 1, &program::bitcoin_pipeline(), place)?;
     let files = recordings::bitcoin(folder);
     let inputs: Vec<_> = files.iter().map(std::path::PathBuf::as_path).collect();
     // Many small commits, so that there are many places to be killed at.
@@ -185,14 +232,14 @@ fn fifty_kills_leave_the_same_bytes(folder: &Path) -> Result<(), Failed> {
     check(program::objects(undisturbed.path())? == program::objects(data.path())?, "the objects differ")
 }
 
-fn finnhub_frames_flow(folder: &Path) -> Result<(), Failed> {
+fn finnhub_frames_flow(folder: &Path, place: Place) -> Result<(), Failed> {
     let files = TempDir::new()?;
     let pipeline = program::edited_pipeline(files.path(), "policy = \"id\"", "policy = \"value\"")?;
     let data = TempDir::new()?;
     let frames = folder.join("finnhub/finnhub_frames_verbatim.jsonl");
     let mut arguments = program::run_arguments(&pipeline, &[&frames], data.path());
     arguments.extend(["--format".into(), "finnhub".into()]);
-    let run = program::run_with(&arguments)?;
+    let run = run_at(arguments, &pipeline, place)?;
     check(run.code == 0 || run.code == 3, format!("exit code {}: {}", run.code, run.errors))?;
     check(run.summary["dropped"]["ping"] == 1, format!("{}", run.summary))?;
     Ok(program::check_ledger(data.path())?)
