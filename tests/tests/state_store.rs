@@ -76,6 +76,12 @@ fn commit(watermark: i64, entries: Vec<Entry>) -> Commit {
     Commit { progress, state: vec![("dedup".to_owned(), entries)], ..Commit::default() }
 }
 
+/// Commits, and waits until it is known what became of it.
+fn stored(store: &mut Box<dyn StateStore>, commit: Commit) -> tapeline::error::Result<()> {
+    store.commit(commit)?;
+    store.settle(true)
+}
+
 fn values(store: &dyn StateStore) -> Result<Vec<(String, u64, Vec<u8>)>> {
     let entries = store.state("dedup")?.into_iter();
     Ok(entries.map(|entry| (entry.key, entry.part, entry.value.unwrap_or_default())).collect())
@@ -85,8 +91,8 @@ fn what_was_committed_is_there(open: Open<'_>) -> Result<()> {
     let mut store = open()?;
     ensure!(store.progress()? == Progress::default() && store.state("dedup")?.is_empty(), "a new store is not empty");
     let first = vec![entry("B", 1, Some(vec![1])), entry("A", 2, Some(vec![2])), entry("A", 1, Some(Vec::new()))];
-    store.commit(commit(5, first.clone()))?;
-    store.commit(commit(6, vec![entry("A", 2, None), entry("B", 1, Some(vec![3]))]))?;
+    stored(&mut store, commit(5, first.clone()))?;
+    stored(&mut store, commit(6, vec![entry("A", 2, None), entry("B", 1, Some(vec![3]))]))?;
     let expected = [("A".to_owned(), 1, Vec::new()), ("B".to_owned(), 1, vec![3])];
     ensure!(values(&*store)? == expected, "{:?}", values(&*store)?);
     drop(store);
@@ -101,12 +107,12 @@ fn what_was_committed_is_there(open: Open<'_>) -> Result<()> {
 
 fn one_that_was_taken_over_from_commits_nothing(open: Open<'_>) -> Result<()> {
     let mut former = open()?;
-    former.commit(commit(1, vec![entry("A", 1, Some(vec![1]))]))?;
+    stored(&mut former, commit(1, vec![entry("A", 1, Some(vec![1]))]))?;
     let mut present = open()?;
-    present.commit(commit(2, vec![entry("A", 1, Some(vec![2]))]))?;
-    let refused = former.commit(commit(3, vec![entry("A", 1, Some(vec![3]))]));
+    stored(&mut present, commit(2, vec![entry("A", 1, Some(vec![2]))]))?;
+    let refused = stored(&mut former, commit(3, vec![entry("A", 1, Some(vec![3]))]));
     ensure!(refused.as_ref().err().map(tapeline::error::Error::kind) == Some(Kind::Conflict), "{refused:?}");
-    present.commit(commit(4, vec![entry("B", 1, Some(vec![4]))]))?;
+    stored(&mut present, commit(4, vec![entry("B", 1, Some(vec![4]))]))?;
     drop((former, present));
     let store = open()?;
     ensure!(values(&*store)? == [("A".to_owned(), 1, vec![2]), ("B".to_owned(), 1, vec![4])], "{:?}", values(&*store)?);
@@ -116,10 +122,10 @@ fn one_that_was_taken_over_from_commits_nothing(open: Open<'_>) -> Result<()> {
 
 fn a_refused_commit_changes_nothing(open: Open<'_>) -> Result<()> {
     let mut store = open()?;
-    store.commit(commit(1, vec![entry("A", 1, Some(vec![1]))]))?;
+    stored(&mut store, commit(1, vec![entry("A", 1, Some(vec![1]))]))?;
     // Rows that no backend can take: of a table without a name.
     let rows = tapeline::contract::Rows { table: String::new(), key_columns: 9, columns: Vec::new() };
-    let refused = store.commit(Commit { rows: vec![rows], ..commit(2, vec![entry("A", 1, Some(vec![2]))]) });
+    let refused = stored(&mut store, Commit { rows: vec![rows], ..commit(2, vec![entry("A", 1, Some(vec![2]))]) });
     ensure!(refused.is_err_and(|error| error.kind() == Kind::Invalid), "it was taken");
     drop(store);
     let store = open()?;
@@ -133,11 +139,11 @@ fn state_that_is_all_deleted_stays_deleted(open: Open<'_>) -> Result<()> {
     const PARTS: u64 = 40;
     let mut store = open()?;
     let all = |value: Option<Vec<u8>>| (0..PARTS).map(|part| entry("A", part, value.clone())).collect();
-    store.commit(commit(1, all(Some(vec![1; 200 << 10]))))?;
-    store.commit(commit(2, all(Some(vec![2; 200 << 10]))))?;
+    stored(&mut store, commit(1, all(Some(vec![1; 200 << 10]))))?;
+    stored(&mut store, commit(2, all(Some(vec![2; 200 << 10]))))?;
     for watermark in 3..40 {
-        store.commit(commit(watermark, vec![entry("A", 0, Some(vec![3; 200 << 10]))]))?;
-        store.commit(commit(watermark, all(None)))?;
+        stored(&mut store, commit(watermark, vec![entry("A", 0, Some(vec![3; 200 << 10]))]))?;
+        stored(&mut store, commit(watermark, all(None)))?;
     }
     drop(store);
     let found = values(&*open()?)?;
@@ -164,7 +170,7 @@ fn much_state_over_many_commits_is_kept(open: Open<'_>) -> Result<()> {
                 None => expected.remove(part),
             };
         }
-        store.commit(commit(number as i64, entries.into_values().collect()))?;
+        stored(&mut store, commit(number as i64, entries.into_values().collect()))?;
         if number % 20 == 19 {
             drop(store);
             store = open()?;

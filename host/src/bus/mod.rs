@@ -10,6 +10,8 @@
 mod message;
 pub mod nats;
 mod trace;
+mod wire;
 
-pub use message::{Message, NotAMessage, partition_of};
+pub use message::{Message, partition_of};
 pub use trace::{TRACEPARENT, TraceContext};
+pub use wire::NotAMessage;

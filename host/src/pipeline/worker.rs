@@ -1,6 +1,9 @@
 //! The worker of a partition: takes work, commits now and then, starts over carefully when a stage fails.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::{Error, Kind, Result},
@@ -86,6 +89,8 @@ pub struct Worker<S> {
     settings: CommitSettings,
     observer: Box<dyn Observer>,
     uncommitted: Vec<(Work, Step)>,
+    /// How far producers on the bus have been read by what was committed.
+    committed_read: BTreeMap<String, ReadFrom>,
     records: usize,
     last_commit: Instant,
     /// Set by the first error: what was not committed is not here any more, so that nothing may be committed after it.
@@ -99,7 +104,9 @@ impl<S: StateStore> Worker<S> {
     /// When the store cannot be read.
     pub fn new(segment: Segment, store: S, settings: CommitSettings, observer: Box<dyn Observer>) -> Result<Self> {
         let progress = store.progress()?;
+        let committed_read = progress.read.clone();
         Ok(Self {
+            committed_read,
             segment,
             store,
             progress,
@@ -115,6 +122,25 @@ impl<S: StateStore> Worker<S> {
     /// The store.
     pub const fn store(&self) -> &S {
         &self.store
+    }
+
+    /// The store, to ask it what only it knows.
+    pub const fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Whether it is not known yet what became of a commit.
+    pub fn is_settling(&self) -> bool {
+        self.store.settled().is_some_and(|settled| *settled != self.committed_read)
+    }
+
+    /// How far producers on the bus have been read by what is stored, as far as that is known without waiting.
+    ///
+    /// # Errors
+    /// What became of the last commit; as [`Worker::take`].
+    pub fn settled(&mut self) -> Result<&BTreeMap<String, ReadFrom>> {
+        self.guarded(|worker| worker.store.settle(false))?;
+        Ok(self.store.settled().unwrap_or(&self.committed_read))
     }
 
     /// The store, without the worker; what is not committed is void.
@@ -180,12 +206,15 @@ impl<S: StateStore> Worker<S> {
         self.guarded(|worker| worker.do_piece(work, step))
     }
 
-    /// Commits what is not committed.
+    /// Commits what is not committed, and waits until that is stored.
     ///
     /// # Errors
     /// As [`Worker::take`].
     pub fn commit(&mut self) -> Result<()> {
-        self.guarded(Self::commit_all)
+        self.guarded(|worker| {
+            worker.commit_all()?;
+            worker.store.settle(true)
+        })
     }
 
     fn guarded(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
@@ -232,6 +261,7 @@ impl<S: StateStore> Worker<S> {
     /// Goes back to the last commit and does the same work again, piece by piece, each committed by itself.
     fn start_over(&mut self, stage: &str, fault: &crate::runtime::Fault) -> Result<()> {
         tracing::warn!(stage, %fault, pieces = self.uncommitted.len(), "a stage failed; starting over from the commit");
+        self.store.settle(true)?;
         let committed = self.store.progress()?;
         self.segment.rewind(&self.store, &committed)?;
         let mut pieces = std::mem::take(&mut self.uncommitted).into_iter().peekable();
@@ -275,6 +305,7 @@ impl<S: StateStore> Worker<S> {
         // A store that gives out counts what it gave.
         self.progress.given = self.store.progress()?.given;
         done.took = started.elapsed();
+        self.committed_read.clone_from(&self.progress.read);
         self.records = 0;
         self.last_commit = Instant::now();
         self.observer.committed(&done, tapped);

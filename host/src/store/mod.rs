@@ -319,7 +319,25 @@ pub trait StateStore: Send {
     ///
     /// Gives the number of the last journal record that is processed now: `commit.progress.journal_sequence`, or the
     /// number of the last of `commit.journal` when there are such records.
+    ///
+    /// A store behind a network may still be at it when this returns: then [`Self::settle`] says what became of it, and so
+    /// does the next commit. Whoever goes back, or tells others that something is done, settles first.
     fn commit(&mut self, commit: Commit) -> Result<u64>;
+
+    /// Finds out what became of the last commit, and waits for that if told to.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    fn settle(&mut self, waits: bool) -> Result<()> {
+        let _ = waits;
+        Ok(())
+    }
+
+    /// How far producers on the bus have been read by commits that are known to be stored; `None` when all are that have
+    /// returned.
+    fn settled(&self) -> Option<&BTreeMap<String, ReadFrom>> {
+        None
+    }
 }
 
 /// Where a pipeline keeps what must not be lost.

@@ -91,13 +91,30 @@ pub(super) fn a_doctor_sees_what_somebody_has_changed() -> Result<()> {
     Ok(())
 }
 
+/// Runs a job without anything to do.
+fn make_streams(server: &NatsServer, pipeline: &Path, data: &Path) -> Result<()> {
+    let mut arguments = run_arguments(pipeline, &[], data);
+    arguments.extend(["--nats".into(), server.url().into()]);
+    let run = run_with(&arguments)?;
+    ensure!(run.code == 0, "exit code {}: {}", run.code, run.errors);
+    Ok(())
+}
+
 pub(super) fn a_full_stream_slows_its_source_and_loses_nothing() -> Result<()> {
     const STREAM: &str = "tapeline-full-fetch";
-    const FULL: u64 = 14 << 20;
+    const FULL: u64 = 15 << 20;
     let job = Job::new(400_000, &program::bitcoin_pipeline())?;
     let server = NatsServer::start(&job.data("nats"))?;
     let pipeline = job.pipeline(&bitcoin()?, "full", "stream_mib = 16")?;
     let data = job.data("ends");
+    make_streams(&server, &pipeline, &data)?;
+    // What somebody else has put there, and nobody reads, leaves less room than the job takes.
+    ask(&server, async |jetstream| {
+        for _ in 0..13 {
+            jetstream.publish("full.fetch.9", vec![0; 1_000_000].into()).await?.await?;
+        }
+        Ok(())
+    })?;
     let mut ends = Host::spawn(&job.arguments(&pipeline, &data, &server.url(), "fetch,write"), &data)?;
     wait_for("the stream is full", || Ok(bytes_of(&server, STREAM).unwrap_or(0) > FULL))?;
     thread::sleep(Duration::from_secs(1));
@@ -232,10 +249,7 @@ pub(super) fn a_hop_is_followed_as_text() -> Result<()> {
     };
     let refused = run_with(&["tail", "followed.enrich", "--nats", &server.url()].map(Into::into))?;
     ensure!(refused.code == 2 && refused.errors.contains("find stream"), "{} {}", refused.code, refused.errors);
-    // A first job makes the streams.
-    let mut arguments = run_arguments(&pipeline, &[], &job.data("data"));
-    arguments.extend(["--nats".into(), server.url().into()]);
-    ensure!(run_with(&arguments)?.code == 0, "an empty job");
+    make_streams(&server, &pipeline, &job.data("data"))?;
     let text = job.data("tail.txt");
     let mut follower = tail("followed.enrich", &text)?;
     thread::sleep(Duration::from_millis(500));

@@ -5,6 +5,7 @@ use async_nats::{
     HeaderMap,
     jetstream::{ErrorCode, response::Response},
 };
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::Broker;
@@ -16,7 +17,7 @@ pub(super) const MESSAGES_MAX: usize = 1_000;
 /// One message of a batch.
 pub(super) struct Part {
     pub(super) subject: String,
-    pub(super) payload: Vec<u8>,
+    pub(super) payload: Bytes,
     /// Whether it takes the place of all earlier ones of its subject.
     pub(super) is_rollup: bool,
     /// Number of the last message of its subject, if the batch is to be refused when there is another.
@@ -40,13 +41,13 @@ struct Stored {
 
 impl Broker {
     /// Stores a batch. Gives the number in the stream of its first message.
-    pub(super) async fn store_together(&self, parts: Vec<Part>) -> Result<u64, Refusal> {
+    pub(super) async fn store_together(&self, parts: &[Part]) -> Result<u64, Refusal> {
         let client = self.client();
         let id = client.new_inbox();
         let id = id.rsplit('.').next().unwrap_or_default();
         let count = parts.len();
         let unavailable = |error: async_nats::Error| Refusal::Unavailable(error);
-        for (at, part) in parts.into_iter().enumerate() {
+        for (at, part) in parts.iter().enumerate() {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Batch-Id", id);
             headers.insert("Nats-Batch-Sequence", (at + 1).to_string());
@@ -60,12 +61,12 @@ impl Broker {
                 headers.insert(TRACEPARENT, trace.to_string());
             }
             if at + 1 < count {
-                let sent = client.publish_with_headers(part.subject, headers, part.payload.into()).await;
+                let sent = client.publish_with_headers(part.subject.clone(), headers, part.payload.clone()).await;
                 sent.map_err(|error| unavailable(error.into()))?;
                 continue;
             }
             headers.insert("Nats-Batch-Commit", "1");
-            let answer = client.request_with_headers(part.subject, headers, part.payload.into()).await;
+            let answer = client.request_with_headers(part.subject.clone(), headers, part.payload.clone()).await;
             let answer = answer.map_err(|error| unavailable(error.into()))?;
             return match serde_json::from_slice(&answer.payload).map_err(|error| unavailable(error.into()))? {
                 Response::Ok(Stored { seq }) => Ok(seq + 1 - count as u64),

@@ -15,10 +15,11 @@ use async_nats::jetstream::{
 use futures_util::StreamExt as _;
 use tokio::task::JoinHandle;
 
-use super::{ACK_WAIT, Broker, GROUP, PIN_TIME, trace_of, unavailable};
+use super::{ACK_WAIT, ANSWER_TIME_MAX, Broker, GROUP, PIN_TIME, trace_of, unavailable};
 use crate::{
     bus::Message,
     error::{Error, Kind, Result},
+    store::ReadFrom,
 };
 
 /// How often a reader says that it is still at it.
@@ -183,22 +184,41 @@ impl Inbox {
         }
     }
 
-    /// Says that all that was handed out is committed. Waits until the broker knows.
-    pub fn finish(&mut self) {
-        let is_read = |(producer, number): &(String, u64)| self.read.get(producer).is_some_and(|read| number <= read);
-        let finished: Vec<Arc<Acker>> = {
-            let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-            let keys: Vec<_> = unfinished.keys().filter(|key| is_read(key)).cloned().collect();
-            keys.iter().filter_map(|key| unfinished.remove(key)).collect()
-        };
-        // What the broker did not hear it delivers again, and then hears that it was read before.
-        self.broker.say(async {
-            let Some((last, others)) = finished.split_last() else { return };
-            for acker in others {
+    /// Says what has been read by what is stored. The broker hears it meanwhile, with a second acknowledgement that it
+    /// has; what it did not hear it delivers again, and then hears that it was read before.
+    pub fn finish(&self, stored: &BTreeMap<String, ReadFrom>) {
+        if let Some(work) = self.acknowledge(stored) {
+            self.broker.spawn(async {
+                let _ = tokio::time::timeout(ANSWER_TIME_MAX, work).await;
+            });
+        }
+    }
+
+    /// As [`Self::finish`], and waits until the broker knows.
+    pub fn finish_and_wait(&self, stored: &BTreeMap<String, ReadFrom>) {
+        if let Some(work) = self.acknowledge(stored) {
+            self.broker.say(work);
+        }
+    }
+
+    fn acknowledge(&self, stored: &BTreeMap<String, ReadFrom>) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let mut finished: Vec<Arc<Acker>> = Vec::new();
+        let is_stored =
+            |(producer, number): &(String, u64)| stored.get(producer).is_some_and(|read| *number <= read.last);
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, acker| {
+            let is_stored = is_stored(key);
+            if is_stored {
+                finished.push(Arc::clone(acker));
+            }
+            !is_stored
+        });
+        let last = finished.pop()?;
+        Some(async move {
+            for acker in finished {
                 let _ = acker.ack().await;
             }
             let _ = last.double_ack().await;
-        });
+        })
     }
 
     async fn deliver(&mut self) -> std::result::Result<async_nats::jetstream::Message, async_nats::Error> {

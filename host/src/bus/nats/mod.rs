@@ -1,6 +1,7 @@
 //! NATS JetStream: streams, state and position, and ordered reading.
 
 mod batch;
+mod committer;
 mod dead_letters;
 mod doctor;
 mod follow;

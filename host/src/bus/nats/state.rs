@@ -2,27 +2,23 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use async_nats::jetstream::{message::StreamMessage, stream::LastRawMessageErrorKind};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ANSWER_TIME_MAX, Broker, Hop, MESSAGE_BYTES_MAX,
-    batch::{MESSAGES_MAX, Part, Refusal},
+    Broker, Hop, MESSAGE_BYTES_MAX,
+    batch::{MESSAGES_MAX, Part},
+    committer::Committer,
     unavailable,
 };
 use crate::{
     bus::{Message, TraceContext},
     contract::Entry,
     error::{Error, Kind, Result},
-    store::{Commit, Progress, StateStore},
+    store::{Commit, Progress, ReadFrom, StateStore},
 };
 
 /// First byte of a piece of state. A change of what follows raises it.
@@ -31,8 +27,6 @@ const VERSION: u8 = 1;
 const PIECE_BYTES: usize = 512 * 1024;
 /// What has changed since a snapshot may take so much before there is a new one, or twice the snapshot's size.
 const CHANGES_BYTES_MAX: usize = 4 << 20;
-/// Pause before a batch is tried again that the broker did not take.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// To which partitions a segment gives out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +43,12 @@ pub struct NatsState {
     hop: Hop,
     producer: String,
     outputs: Outputs,
-    /// Set when the host stops: a commit that the broker does not take is given up then.
-    is_stopping: Arc<AtomicBool>,
+    committer: Committer,
+    /// With the commit that is under way.
     progress: Progress,
-    /// Number in the stream of the position that was read or written last; 0 for none.
+    /// How far producers have been read by what is stored.
+    settled: BTreeMap<String, ReadFrom>,
+    /// Number in the stream of the position that was read or written last, but for the commit under way; 0 for none.
     sequence: u64,
     entries: BTreeMap<(String, String, u64), Entry>,
     snapshot_bytes: usize,
@@ -61,9 +57,9 @@ pub struct NatsState {
 
 /// A producer's position, as it is stored.
 #[derive(Serialize, Deserialize)]
-struct Position {
+pub(super) struct Position {
     /// Tells this commit from any other.
-    commit: String,
+    pub(super) commit: String,
     progress: Progress,
 }
 
@@ -79,12 +75,14 @@ impl NatsState {
         outputs: Outputs,
         is_stopping: Arc<AtomicBool>,
     ) -> Result<Self> {
+        let committer = Committer::start(broker.clone(), hop.clone(), producer.to_owned(), is_stopping);
         let mut state = Self {
             broker,
             hop,
             producer: producer.to_owned(),
             outputs,
-            is_stopping,
+            committer,
+            settled: BTreeMap::new(),
             progress: Progress::default(),
             sequence: 0,
             entries: BTreeMap::new(),
@@ -93,11 +91,12 @@ impl NatsState {
         };
         // Another worker may commit in between: then what was read is of two commits, and read again.
         loop {
-            let before = state.read_position()?;
+            let before = read_position(&state.broker, &state.hop, &state.producer)?;
             state.read_entries()?;
-            if state.read_position()?.0 == before.0 {
+            if read_position(&state.broker, &state.hop, &state.producer)?.0 == before.0 {
                 state.sequence = before.0;
                 state.progress = before.1.map(|position| position.progress).unwrap_or_default();
+                state.settled.clone_from(&state.progress.read);
                 return Ok(state);
             }
         }
@@ -106,27 +105,10 @@ impl NatsState {
     /// Whether nobody else has committed since.
     ///
     /// # Errors
-    /// `Unavailable` when the broker cannot be reached.
-    pub fn is_current(&self) -> Result<bool> {
-        Ok(self.read_position()?.0 == self.sequence)
-    }
-
-    fn read_position(&self) -> Result<(u64, Option<Position>)> {
-        let subject = self.hop.position(&self.producer);
-        let read = self.broker.wait(async {
-            let stream = self.broker.stream(&self.hop).await?;
-            match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(message) => Ok(Some(message)),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                Err(error) => Err(async_nats::Error::from(error)),
-            }
-        });
-        let Some(message) = read.map_err(|error| unavailable(format!("read {subject}"), error))? else {
-            return Ok((0, None));
-        };
-        let position = serde_json::from_slice(&message.payload)
-            .map_err(|error| Error::caused(Kind::Corrupt, format!("read the position in {subject}"), error))?;
-        Ok((message.sequence, Some(position)))
+    /// `Unavailable` when the broker cannot be reached; what became of the last commit.
+    pub fn is_current(&mut self) -> Result<bool> {
+        self.settle(true)?;
+        Ok(read_position(&self.broker, &self.hop, &self.producer)?.0 == self.sequence)
     }
 
     fn read_entries(&mut self) -> Result<()> {
@@ -208,57 +190,34 @@ impl NatsState {
                 Outputs::Split(partitions) => (0..).zip(message.split(partitions)).collect(),
             };
             for (partition, part) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
-                for mut piece in part.cut(MESSAGE_BYTES_MAX)? {
+                for body in part.into_bodies(MESSAGE_BYTES_MAX)? {
                     let given = commit.progress.given.entry(partition).or_default();
                     *given += 1;
-                    piece.producer.clone_from(&self.producer);
-                    piece.number = *given;
-                    messages.push((self.hop.data(partition), piece.encode()?));
+                    messages.push((self.hop.data(partition), body.into_message(&self.producer, *given)?));
                 }
             }
         }
         Ok(messages)
     }
+}
 
-    /// Stores a batch, as often as it takes. Gives the number of the position.
-    fn store(&self, parts: impl Fn() -> Vec<Part>, commit: &str) -> Result<u64> {
-        let mut has_failed = false;
-        loop {
-            let answer = async { tokio::time::timeout(ANSWER_TIME_MAX, self.broker.store_together(parts())).await };
-            let refusal = match self.broker.wait(answer) {
-                Ok(Ok(sequence)) => return Ok(sequence),
-                Ok(Err(refusal)) => refusal,
-                Err(late) => Refusal::Unavailable(late.into()),
-            };
-            match refusal {
-                Refusal::Overtaken => {
-                    // It may have been stored by an attempt whose answer was lost.
-                    match self.read_position() {
-                        Ok((sequence, Some(position))) if has_failed && position.commit == commit => {
-                            return Ok(sequence);
-                        }
-                        Ok(_) => {
-                            let message = "be the only owner: another worker has taken this over";
-                            return Err(Error::new(Kind::Conflict, message));
-                        }
-                        Err(error) if self.is_stopping.load(Ordering::Acquire) => return Err(error),
-                        // Whose commit it is can be asked again.
-                        Err(_) => thread::sleep(RETRY_PAUSE),
-                    }
-                }
-                Refusal::Unavailable(error) => {
-                    if !has_failed {
-                        tracing::warn!(stream = self.hop.stream(), %error, "the broker does not take a commit; trying again");
-                    }
-                    if self.is_stopping.load(Ordering::Acquire) {
-                        return Err(unavailable("commit".to_owned(), error));
-                    }
-                    has_failed = true;
-                    thread::sleep(RETRY_PAUSE);
-                }
-            }
+/// The last position of a producer, with its number in the stream; 0 and none when there is none.
+pub(super) fn read_position(broker: &Broker, hop: &Hop, producer: &str) -> Result<(u64, Option<Position>)> {
+    let subject = hop.position(producer);
+    let read = broker.wait(async {
+        let stream = broker.stream(hop).await?;
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(async_nats::Error::from(error)),
         }
-    }
+    });
+    let Some(message) = read.map_err(|error| unavailable(format!("read {subject}"), error))? else {
+        return Ok((0, None));
+    };
+    let position = serde_json::from_slice(&message.payload)
+        .map_err(|error| Error::caused(Kind::Corrupt, format!("read the position in {subject}"), error))?;
+    Ok((message.sequence, Some(position)))
 }
 
 impl StateStore for NatsState {
@@ -275,6 +234,8 @@ impl StateStore for NatsState {
         if !(commit.rows.is_empty() && commit.appends.is_empty() && commit.journal.is_empty()) {
             return Err(Error::invalid("commit rows, objects or raw records to a broker"));
         }
+        // One at a time: the next one expects the position of this one.
+        self.settle(true)?;
         let outputs = self.outputs(&mut commit)?;
         let (pieces, is_snapshot) = self.state_pieces(std::mem::take(&mut commit.state))?;
         let id = self.broker.client().new_inbox();
@@ -286,30 +247,38 @@ impl StateStore for NatsState {
             return Err(Error::invalid(format!("commit {count} messages at once; {max} are the most")));
         }
         let trace = TraceContext::of_commit(&id, commit.trace);
-        let part = |subject: String, payload: &[u8]| Part {
+        let part = |subject: String, payload: Vec<u8>| Part {
             subject,
-            payload: payload.to_vec(),
+            payload: payload.into(),
             is_rollup: false,
             expected: None,
             trace: None,
         };
-        let parts = || {
-            let first = part(self.hop.position(&self.producer), &position);
-            let first = Part { is_rollup: true, expected: Some(self.sequence), ..first };
-            let output =
-                |(subject, bytes): &(String, Vec<u8>)| Part { trace: Some(trace), ..part(subject.clone(), bytes) };
-            let state = |(at, bytes): (usize, &Vec<u8>)| Part {
-                is_rollup: is_snapshot && at == 0,
-                ..part(self.hop.state(&self.producer), bytes)
-            };
-            let outputs = outputs.iter().map(output);
-            std::iter::once(first).chain(outputs).chain(pieces.iter().enumerate().map(state)).collect()
-        };
-        self.sequence = self.store(parts, &id)?;
+        let messages = outputs.len();
+        let first = part(self.hop.position(&self.producer), position);
+        let first = Part { is_rollup: true, expected: Some(self.sequence), ..first };
+        let output = |(subject, bytes)| Part { trace: Some(trace), ..part(subject, bytes) };
+        let state =
+            |(at, bytes)| Part { is_rollup: is_snapshot && at == 0, ..part(self.hop.state(&self.producer), bytes) };
+        let outputs = outputs.into_iter().map(output);
+        let parts = std::iter::once(first).chain(outputs).chain(pieces.into_iter().enumerate().map(state)).collect();
+        self.committer.begin(parts, id)?;
         let (hop, producer, behind) = (&self.hop.stage, &self.producer, commit.trace.map(|trace| trace.to_string()));
-        tracing::debug!(stage = hop, producer, %trace, behind, messages = outputs.len(), "committed");
+        tracing::debug!(stage = hop, producer, %trace, behind, messages, "committing");
         self.progress = commit.progress;
         Ok(self.progress.journal_sequence)
+    }
+
+    fn settle(&mut self, waits: bool) -> Result<()> {
+        if let Some(sequence) = self.committer.settle(waits)? {
+            self.sequence = sequence;
+            self.settled.clone_from(&self.progress.read);
+        }
+        Ok(())
+    }
+
+    fn settled(&self) -> Option<&BTreeMap<String, ReadFrom>> {
+        Some(&self.settled)
     }
 }
 

@@ -278,10 +278,11 @@ impl Chain {
         let mut last_message: Option<Instant> = None;
         let is_mine = || members.is_mine(reader, *partition);
         while !self.is_stopping() && is_mine() {
-            let patience = if worker.has_uncommitted() { LINGER } else { IDLE_LOOK };
+            let is_busy = worker.has_uncommitted() || worker.is_settling();
+            let patience = if is_busy { LINGER } else { IDLE_LOOK };
             let received = inbox.next(patience)?;
             let is_certain = last_message.is_some_and(|at| at.elapsed() < CERTAIN);
-            if !is_certain && (received.is_some() || inbox.has_gap()) && !worker.store().is_current()? {
+            if !is_certain && (received.is_some() || inbox.has_gap()) && !worker.store_mut().is_current()? {
                 return Ok(());
             }
             check_gap(inbox)?;
@@ -292,12 +293,10 @@ impl Chain {
                 }
                 None => worker.commit()?,
             }
-            if !worker.has_uncommitted() {
-                inbox.finish();
-            }
+            inbox.finish(worker.settled()?);
         }
         worker.commit()?;
-        inbox.finish();
+        inbox.finish_and_wait(worker.settled()?);
         if !self.is_stopping() {
             inbox.release();
         }
@@ -334,12 +333,17 @@ impl Chain {
             if !has_read {
                 worker.commit()?;
             }
-            if !worker.has_uncommitted() {
-                inboxes.iter_mut().for_each(Inbox::finish);
-                self.written.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&worker.progress().read);
+            let stored = worker.settled()?;
+            inboxes.iter().for_each(|inbox| inbox.finish(stored));
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            if *written != *stored {
+                written.clone_from(stored);
             }
         }
-        worker.commit()
+        worker.commit()?;
+        let stored = worker.settled()?;
+        inboxes.iter().for_each(|inbox| inbox.finish_and_wait(stored));
+        Ok(())
     }
 }
 
