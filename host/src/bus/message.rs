@@ -1,6 +1,7 @@
 //! What a segment gives out with a commit: events in columns, and what it and those before it have counted and kept aside.
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 use tapeline_events::Name;
 
 use crate::{
@@ -19,8 +20,8 @@ pub struct Message {
     pub producer: String,
     /// Its number among the producer's messages to this partition, from 1, without gaps.
     pub number: u64,
-    /// The stage that the events are for, when it is not the next one: those before it hand them on as they are.
-    pub enters: Option<String>,
+    /// Where the events enter, when it is not the next stage: those before it hand them on as they are.
+    pub enters: Option<Entrance>,
     /// The texts of the names in `batch`, whose numbers are indices into them.
     pub names: Vec<String>,
     /// Events and marks.
@@ -31,6 +32,35 @@ pub struct Message {
     pub dead_letters: Vec<DeadLetter>,
     /// The commit that gave it out, as a step of a trace. Travels beside the bytes, in a header.
     pub trace: Option<TraceContext>,
+}
+
+/// Where events enter a pipeline that do not come from its source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entrance {
+    /// The stage.
+    pub stage: String,
+    /// The partition whose state knows them; by their symbol if it is not said.
+    pub partition: Option<u32>,
+}
+
+impl Entrance {
+    /// Reads `alarm` or `alarm.3`, as [`std::fmt::Display`] writes it.
+    pub fn parse(text: &str) -> Self {
+        let parts = text.split_once('.').and_then(|(stage, partition)| Some((stage, partition.parse().ok()?)));
+        match parts {
+            Some((stage, partition)) => Self { stage: stage.to_owned(), partition: Some(partition) },
+            None => Self { stage: text.to_owned(), partition: None },
+        }
+    }
+}
+
+impl std::fmt::Display for Entrance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.partition {
+            None => f.write_str(&self.stage),
+            Some(partition) => write!(f, "{}.{partition}", self.stage),
+        }
+    }
 }
 
 impl Default for Batch {
@@ -83,19 +113,20 @@ impl Message {
             && self.dead_letters.is_empty()
     }
 
-    /// The same events in partitions: those of a symbol in one of them, marks in all. Counts and dead letters go with
-    /// the first.
+    /// The same events in partitions: those of a symbol in one of them, or all where they enter, marks in all. Counts and
+    /// dead letters go with the first.
     pub fn split(self, partitions: u32) -> Vec<Self> {
         if partitions <= 1 {
             return vec![self];
         }
         let of_name: Vec<u32> = self.names.iter().map(|name| partition_of(name, partitions)).collect();
+        let entered = self.enters.as_ref().and_then(|enters| enters.partition).filter(|at| *at < partitions);
         let of_event: Vec<u32> = batch::elements(&self.batch)
             .filter_map(|element| match element {
                 Element::Event { group, at } => Some(self.batch.groups[group].symbol[at]),
                 Element::Mark(_) => None,
             })
-            .map(|symbol| of_name.get(symbol as usize).copied().unwrap_or(0))
+            .map(|symbol| entered.or_else(|| of_name.get(symbol as usize).copied()).unwrap_or(0))
             .collect();
         let part = |partition: u32| Self {
             enters: self.enters.clone(),
@@ -111,7 +142,7 @@ impl Message {
     }
 
     /// Divides it, because it is too large. What cannot be divided gets smaller: a dead letter keeps the beginning of its
-    /// payload, and its reason says so. `None` when nothing can be left out: a single event, which is small.
+    /// payload, and its reason says so. `None` when nothing can be left out of it.
     pub(super) fn halve(mut self, bytes_max: usize) -> Option<(Self, Option<Self>)> {
         let elements = batch::event_count(&self.batch) + self.batch.marks.len();
         let mut second = Self { enters: self.enters.clone(), ..Self::default() };
@@ -179,11 +210,27 @@ pub(super) mod tests {
             format: "events".into(),
             received: None,
             payload: vec![0, 255],
+            partition: Some(2),
             is_redriven: false,
         };
         let message = Message::pack(batch, &names);
         let (ledger, dead_letters) = (vec![(key, counts)], vec![letter]);
-        (Message { enters: Some("alarm".to_owned()), ledger, dead_letters, ..message }, expected)
+        (Message { enters: Some(Entrance::parse("alarm")), ledger, dead_letters, ..message }, expected)
+    }
+
+    #[test]
+    fn events_enter_where_they_are_known() {
+        for text in ["alarm", "alarm.3", "alarm.x"] {
+            assert_eq!(Entrance::parse(text).to_string(), text);
+        }
+        let (message, _) = message();
+        for at in 0..3 {
+            let enters = Some(Entrance { stage: "alarm".to_owned(), partition: Some(at) });
+            let parts = Message { enters, ..message.clone() }.split(3);
+            let counts: Vec<usize> = parts.iter().map(|part| batch::event_count(&part.batch)).collect();
+            let expected: Vec<usize> = (0..3).map(|part| if part == at { 3 } else { 0 }).collect();
+            assert_eq!(counts, expected);
+        }
     }
 
     #[test]
@@ -191,7 +238,7 @@ pub(super) mod tests {
         let (message, expected) = message();
         let parts = message.clone().split(3);
         assert_eq!(parts.len(), 3);
-        assert!(parts.iter().all(|part| part.enters.as_deref() == Some("alarm")));
+        assert!(parts.iter().all(|part| part.enters == Some(Entrance::parse("alarm"))));
         let read = |part: &Message| {
             let mut names = Names::default();
             let batch = part.unpack(&mut names).unwrap();

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use tapeline_events::Day;
 
-use super::Message;
+use super::{Entrance, Message};
 use crate::{
     batch,
     contract::{Batch, Columns, Group, Ids, Texts, TimeUnit},
@@ -49,17 +49,20 @@ struct Head<'a> {
 }
 
 impl Message {
-    /// What it holds, in as many bodies as it takes for none to have more than so many bytes. A single event stays whole,
-    /// which is small; a dead letter that is too large keeps the beginning of its payload.
+    /// What it holds, in as many bodies as it takes for none to have more than so many bytes. A dead letter that is too
+    /// large keeps the beginning of its payload.
     ///
     /// # Errors
-    /// `Internal`; memory does not run out quietly.
+    /// `Invalid` for a single event that is larger: raw records are smaller, so that a stage must have made it so large.
     pub(super) fn into_bodies(self, bytes_max: usize) -> Result<Vec<Body>> {
         let body = Body::of(&self)?;
         if body.bytes.len() <= bytes_max {
             return Ok(vec![body]);
         }
-        let Some((first, second)) = self.halve(bytes_max) else { return Ok(vec![body]) };
+        let bytes = body.bytes.len();
+        let Some((first, second)) = self.halve(bytes_max) else {
+            return Err(Error::invalid(format!("give out a message of {bytes} bytes: {bytes_max} are the most")));
+        };
         let mut bodies = first.into_bodies(bytes_max)?;
         if let Some(second) = second {
             bodies.extend(second.into_bodies(bytes_max)?);
@@ -106,7 +109,7 @@ impl Message {
 impl Body {
     fn of(message: &Message) -> Result<Self> {
         let wire = Wire {
-            enters: message.enters.as_deref().map(Into::into),
+            enters: message.enters.as_ref().map(Cow::Borrowed),
             names: message.names.as_slice().into(),
             batch: WireBatch::of(&message.batch),
             ledger: message.ledger.iter().map(WireCounts::of).collect(),
@@ -222,7 +225,7 @@ fn sums(mut differences: Vec<i64>) -> Vec<i64> {
 
 #[derive(Serialize, Deserialize)]
 struct Wire<'a> {
-    enters: Option<Cow<'a, str>>,
+    enters: Option<Cow<'a, Entrance>>,
     names: Cow<'a, [String]>,
     batch: WireBatch<'a>,
     ledger: Vec<WireCounts>,
@@ -273,18 +276,20 @@ struct WireDeadLetter {
     format: String,
     received: Option<i64>,
     payload: Vec<u8>,
+    partition: Option<u32>,
 }
 
 impl WireDeadLetter {
     fn of(letter: &DeadLetter) -> Self {
-        let DeadLetter { stage, component, symbol, time, reason, origin, format, received, payload, .. } =
+        let DeadLetter { stage, component, symbol, time, reason, origin, format, received, payload, partition, .. } =
             letter.clone();
         let is_late = letter.aside == Aside::Late;
-        Self { is_late, stage, component, symbol, time, reason, origin, format, received, payload }
+        Self { is_late, stage, component, symbol, time, reason, origin, format, received, payload, partition }
     }
 
     fn into_letter(self) -> DeadLetter {
-        let Self { is_late, stage, component, symbol, time, reason, origin, format, received, payload } = self;
+        let Self { is_late, stage, component, symbol, time, reason, origin, format, received, payload, partition } =
+            self;
         let aside = if is_late { Aside::Late } else { Aside::Dead };
         DeadLetter {
             id: 0,
@@ -298,6 +303,7 @@ impl WireDeadLetter {
             format,
             received,
             payload,
+            partition,
             is_redriven: false,
         }
     }

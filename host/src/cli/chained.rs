@@ -78,7 +78,8 @@ impl Chained {
     /// Whether the first and the last stage run here: unless stages are named and these are not among them.
     ///
     /// # Errors
-    /// `NotFound` for a stage that is not there; `Invalid` when only one of the ends is named.
+    /// `NotFound` for a stage that is not there; `Invalid` when only one of the ends is named, or some of
+    /// fused stages.
     pub(super) fn has_ends(&self, pipeline: &Pipeline) -> Result<bool> {
         let names: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
         if let Some(unknown) = self.stages.iter().find(|name| !names.contains(&name.as_str())) {
@@ -86,6 +87,17 @@ impl Chained {
                 "find stage {unknown:?} of --stages: there are {}",
                 names.join(", ")
             )));
+        }
+        for segment in &pipeline.nats.segments {
+            let of_segment = names.get(segment.clone()).unwrap_or_default();
+            let is_given = |name: &&&str| self.stages.iter().any(|stage| stage == **name);
+            let given = of_segment.iter().filter(is_given).count();
+            if given != 0 && given != of_segment.len() {
+                let all = of_segment.join(",");
+                return Err(Error::invalid(format!(
+                    "divide fused stages: --stages names {all} together, or none of them"
+                )));
+            }
         }
         let is_named = |name: Option<&&str>| name.is_some_and(|name| self.stages.iter().any(|stage| stage == name));
         match (self.stages.is_empty(), is_named(names.first()), is_named(names.last())) {

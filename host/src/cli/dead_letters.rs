@@ -16,7 +16,7 @@ use crate::{
     store::{Aside, DeadLetter, SqliteStore, Store, Value},
 };
 
-/// Letters that are in memory at once. One has up to a mebibyte, most a few hundred bytes.
+/// Letters that are in memory at once. One has up to 768 KiB, most a few hundred bytes.
 const PAGE_LETTERS: u64 = 100;
 /// Characters of a reason in a table, so that a line of it fits a wide terminal. Other formats have all of it.
 const REASON_CHARS_MAX: usize = 80;
@@ -206,6 +206,7 @@ fn write_text(letter: &DeadLetter, out: &mut dyn Write) -> Result<()> {
         ("received", known(letter.received)),
         ("reason", letter.reason.clone()),
         ("origin", letter.origin.clone()),
+        ("partition", letter.partition.map_or_else(|| "none".to_owned(), |partition| partition.to_string())),
         ("format", letter.format.clone()),
         ("redriven", letter.is_redriven.to_string()),
     ];

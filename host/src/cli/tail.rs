@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use super::{DataFolder, chained::Credentials, exit::Exit, output, up::ADDRESS_FILE};
 use crate::{
-    bus::nats::Broker,
+    bus::nats::{Broker, DeadLetterStream, Hop},
     error::{Context as _, Error, Kind, Result},
     pipeline::event_lines,
 };
@@ -29,7 +29,7 @@ A subject is the name of a stage, a kind of events, or both with the pipeline's 
 is interrupted or the pipeline stops. What is given out meanwhile is shown, not what was before.
 
 With --nats a hop of a chain is followed wherever its stages run: PIPELINE.STAGE, PIPELINE.STAGE.PARTITION, or
-PIPELINE.dead-letters. What a worker gives out whose commit is then refused is shown as well.
+PIPELINE.dead-letters, until it is interrupted. What a worker gives out whose commit is then refused is shown as well.
 
 Examples:
   tapeline tail averages
@@ -132,7 +132,10 @@ impl<'a> HopSubject<'a> {
     }
 
     fn stream(&self) -> String {
-        format!("tapeline-{}-{}", self.pipeline, self.stage)
+        match self.is_raw() {
+            true => DeadLetterStream::name(self.pipeline),
+            false => Hop { pipeline: self.pipeline.to_owned(), stage: self.stage.to_owned() }.stream(),
+        }
     }
 
     fn filter(&self) -> String {
@@ -223,9 +226,9 @@ mod tests {
     fn a_hop_is_followed_in_all_partitions_or_one() {
         let filter = |subject| HopSubject::parse(subject).map(|subject| (subject.stream(), subject.filter()));
         let owned = |stream: &str, filter: &str| (stream.to_owned(), filter.to_owned());
-        assert_eq!(filter("btc.dedup").unwrap(), owned("tapeline-btc-dedup", "btc.dedup.*"));
-        assert_eq!(filter("btc.dedup.3").unwrap(), owned("tapeline-btc-dedup", "btc.dedup.3"));
-        assert_eq!(filter("btc.dead-letters").unwrap(), owned("tapeline-btc-dead-letters", "btc.dead-letters"));
+        assert_eq!(filter("btc.dedup").unwrap(), owned("tapeline_btc_dedup", "btc.dedup.*"));
+        assert_eq!(filter("btc.dedup.3").unwrap(), owned("tapeline_btc_dedup", "btc.dedup.3"));
+        assert_eq!(filter("btc.dead-letters").unwrap(), owned("tapeline_btc_dead_letters", "btc.dead-letters"));
         for wrong in ["", "averages", "a.b.c.d"] {
             assert!(filter(wrong).is_err(), "{wrong}");
         }

@@ -87,7 +87,7 @@ impl Partitions {
         let registry = registry.sub_registry_with_prefix("partition");
         registry.register("events_in", "Events that a worker of this host was given", self.events_in.clone());
         registry.register("events_out", "Events that it gave out", self.events_out.clone());
-        let lag = "Messages of the partition that are not finished, whoever works on it";
+        let lag = "Messages of the partition that are not finished";
         registry.register("lag_messages", lag, self.lag.clone());
         registry.register("owned", "Whether this host works on the partition", self.owned.clone());
         let redelivered = "Messages that the broker had delivered before";
@@ -131,9 +131,17 @@ impl PartitionMetrics {
         self.lag.set(i64::try_from(messages).unwrap_or(i64::MAX));
     }
 
+    /// Whether this host works on the partition.
+    pub fn is_owned(&self) -> bool {
+        self.owned.get() > 0
+    }
+
     /// Notes whether this host works on the partition.
     pub fn owns(&self, is_owned: bool) {
         self.owned.set(i64::from(is_owned));
+        if !is_owned {
+            self.lag.set(0);
+        }
         // What another worker goes on with is not committed here.
         *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner) = (Vec::new(), 0);
     }

@@ -1,4 +1,4 @@
-//! Subjects that can be watched: what each stage gives out, once it is committed.
+//! Subjects that can be watched: what each stage gives out, once it is committed; of a chain, as it is given to the broker.
 
 use std::{
     collections::BTreeMap,

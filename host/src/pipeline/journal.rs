@@ -2,6 +2,7 @@
 
 use super::{Worker, worker::Step};
 use crate::{
+    bus::Entrance,
     contract::Frames,
     error::Result,
     segment::{Origin, Work},
@@ -85,7 +86,7 @@ fn work_of(run: &[JournalEntry]) -> Work {
         (Some(stage), _) => {
             let lines: Vec<&[u8]> = run.iter().map(|entry| entry.record.bytes.as_slice()).collect();
             let received = first.received;
-            Work::Lines { stage: stage.clone(), bytes: lines.join(&b'\n'), received, origin }
+            Work::Lines { enters: Entrance::parse(stage), bytes: lines.join(&b'\n'), received, origin }
         }
         (None, _) => frames_of(run, origin),
     }

@@ -331,8 +331,11 @@ impl Feed {
         let source = with_source.then_some(&pipeline.source);
         let simulator = source.and_then(|source| start_simulator(source, &worker, &ingest, &shared));
         let worked = work_on(&mut worker, &mut journal, pipeline, &ingest, &shared);
-        if let Err(error) = &worked {
-            shared.fail("process events", error);
+        match &worked {
+            // What is in the journal goes on with the next start.
+            Err(error) if shared.is_stopping() && error.kind() == Kind::Unavailable => {}
+            Err(error) => shared.fail("process events", error),
+            Ok(()) => {}
         }
         if let Some(simulator) = simulator
             && simulator.join().is_err()
@@ -342,6 +345,7 @@ impl Feed {
         // What the source stored last is processed too, so that a drained pipeline has nothing waiting.
         if worked.is_ok()
             && let Err(error) = catch_up(&mut worker, &mut journal, &shared)
+            && error.kind() != Kind::Unavailable
         {
             shared.fail("process the journal", &error);
         }

@@ -16,7 +16,7 @@ pub use watermark::{Watermark, WatermarkSettings};
 
 use crate::{
     batch::{self, Element},
-    bus::Message,
+    bus::{Entrance, Message},
     contract::{Batch, END, Frames},
     error::{Error, Kind, Result},
     names::Names,
@@ -36,8 +36,8 @@ pub enum Work {
     },
     /// Events, as JSON lines, that enter at a later stage.
     Lines {
-        /// Name of the stage.
-        stage: String,
+        /// Where they enter.
+        enters: Entrance,
         /// The lines.
         bytes: Vec<u8>,
         /// When they were received.
@@ -90,6 +90,8 @@ pub struct Segment {
     first: usize,
     /// Whether it ends with the writer, behind which there is nothing.
     is_last: bool,
+    /// The partition of a chain that it works on.
+    partition: Option<u32>,
     names: Names,
     watermark: Watermark,
     outcome: Outcome,
@@ -159,9 +161,15 @@ impl Segment {
             stages.push(StageWorker::new(index, blueprint)?);
         }
         let (watermark, outcome) = (Watermark::new(watermark), Outcome::new(tap));
-        let mut segment = Self { stages, first, is_last, names, watermark, outcome };
+        let mut segment = Self { stages, first, is_last, partition: None, names, watermark, outcome };
         segment.rewind(store, &store.progress()?)?;
         Ok(segment)
+    }
+
+    /// The same on a partition of a chain, which dead letters say then.
+    pub fn on_partition(mut self, partition: Option<u32>) -> Self {
+        self.partition = partition;
+        self
     }
 
     /// Throws away what was not committed: every stage is made anew from the store's state.
@@ -196,12 +204,12 @@ impl Segment {
                 }
                 Ok(())
             }
-            Work::Lines { stage, bytes, received, origin } => {
+            Work::Lines { enters, bytes, received, origin } => {
                 self.outcome.origin = origin.clone();
                 match batch::from_lines(bytes.split(|byte| *byte == b'\n'), *received, &mut self.names) {
-                    Ok(batch) => self.enter(stage, batch, mode, store),
+                    Ok(batch) => self.enter(enters, batch, mode, store),
                     Err((_, error)) => {
-                        self.refuse(stage.clone(), bytes.clone(), *received, error.to_string());
+                        self.refuse(enters.stage.clone(), bytes.clone(), *received, error.to_string());
                         Ok(())
                     }
                 }
@@ -219,8 +227,8 @@ impl Segment {
                 self.outcome.trace = message.trace;
                 self.outcome.pass_on(&message.ledger, &message.dead_letters);
                 let batch = message.unpack(&mut self.names)?;
-                if let Some(stage) = &message.enters {
-                    return self.enter(stage, batch, mode, store);
+                if let Some(enters) = &message.enters {
+                    return self.enter(enters, batch, mode, store);
                 }
                 match batch.marks.iter().copied().filter(|mark| !is_end(*mark)).max() {
                     Some(mark) => self.watermark.raise(mark),
@@ -250,6 +258,10 @@ impl Segment {
             }
         }
         let (mut commit, tapped) = self.outcome.take(&self.stages, self.first, &self.names);
+        if let Some(partition) = self.partition {
+            let is_own = |letter: &&mut DeadLetter| self.stages.iter().any(|stage| stage.name() == letter.stage);
+            commit.dead_letters.iter_mut().filter(is_own).for_each(|letter| letter.partition = Some(partition));
+        }
         commit.state = state;
         commit.progress.watermark = self.watermark.current();
         commit.progress.newest = self.watermark.newest();
@@ -272,7 +284,8 @@ impl Segment {
     }
 
     /// Lets events enter at a stage: here, or in a segment behind this one.
-    fn enter(&mut self, stage: &str, batch: Batch, mode: Mode, store: &dyn StateStore) -> Result<(), Failure> {
+    fn enter(&mut self, enters: &Entrance, batch: Batch, mode: Mode, store: &dyn StateStore) -> Result<(), Failure> {
+        let stage = enters.stage.as_str();
         if stage == WATERMARK_STAGE && self.first == 0 {
             let batch = self.assign_watermarks(batch);
             return self.run_from(1, batch, mode, store);
@@ -281,7 +294,7 @@ impl Segment {
             Some(0) if self.first == 0 => self.run_from(1, batch, mode, store),
             Some(index) => self.run_from(index, batch, mode, store),
             None if !self.is_last => {
-                self.outcome.give_out(Some(stage), std::iter::once(batch));
+                self.outcome.give_out(Some(enters), std::iter::once(batch));
                 Ok(())
             }
             None => {
@@ -338,6 +351,7 @@ impl Segment {
                 format: "events".to_owned(),
                 received: group.received_at(at),
                 payload: batch::to_line(group, at, &self.names).into_bytes(),
+                partition: None,
                 is_redriven: false,
             };
             self.outcome.dead_letters.push(letter);
@@ -354,14 +368,28 @@ impl Segment {
             component: String::new(),
             symbol: String::new(),
             time: None,
-            reason,
+            reason: short(reason),
             origin: self.outcome.origin.whole(),
             format: "events".to_owned(),
             received,
             payload,
+            partition: None,
             is_redriven: false,
         });
     }
+}
+
+/// Bytes of a reason: whoever wants to tell more does so in a log.
+const REASON_BYTES_MAX: usize = 4 << 10;
+
+/// A reason as it is kept.
+fn short(mut reason: String) -> String {
+    if reason.len() > REASON_BYTES_MAX {
+        let end = (0..=REASON_BYTES_MAX).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+        reason.truncate(end);
+        reason.push_str("...");
+    }
+    reason
 }
 
 /// What the ledger and dead letters call the host's own step between the first stage and the second.

@@ -6,7 +6,7 @@ use tapeline_events::{Name, TextColumn};
 
 use crate::{
     batch::{self, Element},
-    bus::{Message, TraceContext},
+    bus::{Entrance, Message, TraceContext},
     contract::{Append, Batch, Cells, Rows},
     names::Names,
     segment::{StageWorker, Tally, WATERMARK_STAGE},
@@ -78,8 +78,8 @@ pub struct Outcome {
     tap: Box<dyn Tap>,
     tapped: Vec<Tapped>,
     bytes: usize,
-    /// What goes on to the next segment, with the stage that it is for if that is not the next one.
-    out: Vec<(Option<String>, Batch)>,
+    /// What goes on to the next segment, with where it enters if that is not the next stage.
+    out: Vec<(Option<Entrance>, Batch)>,
     /// What segments before have counted.
     ledger: BTreeMap<LedgerKey, Counts>,
     /// The step of a trace that the newest message belongs to.
@@ -105,13 +105,13 @@ impl Outcome {
     }
 
     /// Takes what is left behind the last stage, or what is for a stage behind it.
-    pub(super) fn give_out(&mut self, enters: Option<&str>, batches: impl Iterator<Item = Batch>) {
+    pub(super) fn give_out(&mut self, enters: Option<&Entrance>, batches: impl Iterator<Item = Batch>) {
         for batch in batches {
             self.bytes += batch::byte_count(&batch);
-            let goes_along = |(of, last): &mut (Option<String>, Batch)| {
-                of.as_deref() == enters && batch::event_count(last) < JOINED_EVENTS_MAX
+            let goes_along = |(of, last): &mut (Option<Entrance>, Batch)| {
+                of.as_ref() == enters && batch::event_count(last) < JOINED_EVENTS_MAX
             };
-            let enters = enters.map(str::to_owned);
+            let enters = enters.cloned();
             match self.out.pop_if(goes_along) {
                 None => self.out.push((enters, batch)),
                 Some((_, last)) => match batch::join(last, batch) {

@@ -383,11 +383,12 @@ impl StageWorker {
             component: self.blueprint.digest().to_owned(),
             symbol: String::new(),
             time: None,
-            reason,
+            reason: super::short(reason),
             origin: String::new(),
             format: "events".to_owned(),
             received: None,
             payload,
+            partition: None,
             is_redriven: false,
         }
     }

@@ -23,8 +23,8 @@ use crate::{
 pub struct JournalRecord {
     /// How to read it: `binance`, `finnhub`, `events`.
     pub format: String,
-    /// Stage at which it enters the pipeline; absent for the first one. Redriven dead letters enter where they died;
-    /// they are event lines (format `events`).
+    /// Where it enters the pipeline, as an [`Entrance`](crate::bus::Entrance) is written; absent for the first stage.
+    /// Redriven dead letters enter where they died; they are event lines (format `events`).
     pub stage: Option<String>,
     /// When it was received, ns since the epoch.
     pub received: Option<i64>,
@@ -215,6 +215,9 @@ pub struct DeadLetter {
     /// The record: the raw frame, or the event as a JSON line.
     #[serde(serialize_with = "as_text")]
     pub payload: Vec<u8>,
+    /// The partition of a chain whose worker refused it; absent where there is none, and for the first stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
     /// Whether it has been sent through the pipeline again.
     pub is_redriven: bool,
 }

@@ -302,7 +302,7 @@ pub(super) fn dead_letters_are_put_back_once<B: Backend>(backend: &B) {
     assert!(entries.iter().all(|entry| !entry.is_processed && entry.record.received == Some(5)));
     let entries: Vec<_> =
         entries.iter().map(|entry| (entry.record.format.as_str(), entry.record.stage.as_deref())).collect();
-    assert_eq!(entries, [("events", Some("alarm")), ("binance", None), ("events", None)]);
+    assert_eq!(entries, [("events", Some("alarm.4")), ("binance", None), ("events", None)]);
 }
 
 pub(super) fn queries_filter_order_and_format<B: Backend>(backend: &B) {
@@ -490,6 +490,7 @@ fn letter(stage: &str, format: &str) -> DeadLetter {
         format: format.to_owned(),
         received: Some(5),
         payload: b"{}".to_vec(),
+        partition: Some(4),
         is_redriven: false,
     }
 }

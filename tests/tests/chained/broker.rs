@@ -72,14 +72,14 @@ pub(super) fn a_doctor_sees_what_somebody_has_changed() -> Result<()> {
     ensure!(verdict("replicas") == "\"warning\"", "{findings:?}");
 
     ask(&server, async |jetstream| {
-        let mut config = stream(&jetstream, "tapeline-doctor-enrich").await?.cached_info().config.clone();
+        let mut config = stream(&jetstream, "tapeline_doctor_enrich").await?.cached_info().config.clone();
         config.max_age = Duration::from_secs(3_600);
         Ok(jetstream.update_stream(config).await.map(drop)?)
     })?;
     let (code, findings) = doctor(&server, &pipeline)?;
     let wrong_now = wrong(&findings);
     ensure!(code == 1 && wrong_now.len() == 1, "{code} {findings:?}");
-    ensure!(wrong_now[0].contains("tapeline-doctor-enrich") && wrong_now[0].contains("max_age"), "{wrong_now:?}");
+    ensure!(wrong_now[0].contains("tapeline_doctor_enrich") && wrong_now[0].contains("max_age"), "{wrong_now:?}");
     // A chain that starts sets it right.
     job.run(&pipeline, &job.data("data"), &server.url(), ALL)?;
     let (code, findings) = doctor(&server, &pipeline)?;
@@ -101,7 +101,7 @@ fn make_streams(server: &NatsServer, pipeline: &Path, data: &Path) -> Result<()>
 }
 
 pub(super) fn a_full_stream_slows_its_source_and_loses_nothing() -> Result<()> {
-    const STREAM: &str = "tapeline-full-fetch";
+    const STREAM: &str = "tapeline_full_fetch";
     const FULL: u64 = 15 << 20;
     let job = Job::new(400_000, &program::bitcoin_pipeline())?;
     let server = NatsServer::start(&job.data("nats"))?;
@@ -138,7 +138,7 @@ pub(super) fn a_message_that_the_broker_has_lost_is_noticed() -> Result<()> {
     // Everything has left the source, and nobody has read it.
     let messages = || {
         ask(&server, async |jetstream| {
-            let info = stream(&jetstream, "tapeline-lost-fetch").await?.cached_info().state.clone();
+            let info = stream(&jetstream, "tapeline_lost_fetch").await?.cached_info().state.clone();
             Ok((info.messages, info.first_sequence, info.last_sequence))
         })
     };
@@ -146,7 +146,7 @@ pub(super) fn a_message_that_the_broker_has_lost_is_noticed() -> Result<()> {
     thread::sleep(Duration::from_secs(1));
     drop(ends);
     let deleted = ask(&server, async |jetstream| {
-        let stream = stream(&jetstream, "tapeline-lost-fetch").await?;
+        let stream = stream(&jetstream, "tapeline_lost_fetch").await?;
         // The third message for the partition; positions have subjects of their own.
         let mut at = 1;
         for _ in 0..3 {
@@ -252,7 +252,10 @@ pub(super) fn a_hop_is_followed_as_text() -> Result<()> {
     make_streams(&server, &pipeline, &job.data("data"))?;
     let text = job.data("tail.txt");
     let mut follower = tail("followed.enrich", &text)?;
-    thread::sleep(Duration::from_millis(500));
+    let subscriptions = format!("{}/subsz?subs=1", server.monitor_url());
+    wait_for("it follows", || {
+        Ok(ureq::get(&subscriptions).call()?.body_mut().read_to_string()?.contains("\"followed.enrich.*\""))
+    })?;
     job.run(&pipeline, &job.data("data"), &server.url(), ALL)?;
     let written = SqliteStore::open_reader(&job.data("data"))?.ledger()?;
     let enriched: u64 = written.iter().filter(|(key, _)| key.stage == "enrich").map(|(_, counts)| counts.out).sum();

@@ -40,6 +40,9 @@ trait Disturbed {
     /// What `nats` in the pipeline file says.
     fn settings(&self) -> &'static str;
 
+    /// Whether all that can be done to it has been done.
+    fn is_done(&self) -> bool;
+
     /// Does something to the broker, or to the way to it.
     fn disturb(&mut self, random: &mut ChaCha8Rng) -> Result<()>;
 }
@@ -48,6 +51,8 @@ trait Disturbed {
 struct Alone {
     server: NatsServer,
     proxies: [Proxy; 2],
+    is_cut: bool,
+    is_restarted: bool,
 }
 
 impl Disturbed for Alone {
@@ -60,24 +65,34 @@ impl Disturbed for Alone {
         "partitions = 2\nstream_mib = 64"
     }
 
+    fn is_done(&self) -> bool {
+        self.is_cut && self.is_restarted
+    }
+
     fn disturb(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
         let at = (random.next_u32() % 2) as usize;
         if random.next_u32().is_multiple_of(2) {
+            self.is_cut = true;
             self.proxies[at].cut(true);
             thread::sleep(OUTAGE);
             self.proxies[at].cut(false);
             return Ok(());
         }
+        self.is_restarted = true;
         self.server.kill_and_restart(Duration::from_millis(u64::from(random.next_u32() % 1_000)))
     }
 }
 
 /// Three servers with three copies of everything.
-struct Cluster([NatsServer; 3]);
+struct Cluster {
+    servers: [NatsServer; 3],
+    /// How often one was killed.
+    kills: usize,
+}
 
 impl Disturbed for Cluster {
     fn urls(&self) -> (String, [String; 2]) {
-        let urls: Vec<String> = self.0.iter().map(NatsServer::url).collect();
+        let urls: Vec<String> = self.servers.iter().map(NatsServer::url).collect();
         let turned = |by: usize| (0..3).map(|at| urls[(at + by) % 3].as_str()).collect::<Vec<_>>().join(",");
         (turned(0), [turned(1), turned(2)])
     }
@@ -86,11 +101,16 @@ impl Disturbed for Cluster {
         "partitions = 2\nstream_mib = 64\nreplicas = 3"
     }
 
+    fn is_done(&self) -> bool {
+        self.kills >= self.servers.len()
+    }
+
     fn disturb(&mut self, random: &mut ChaCha8Rng) -> Result<()> {
-        let at = (random.next_u32() % 3) as usize;
-        self.0[at].kill_and_restart(Duration::from_millis(u64::from(random.next_u32() % 2_000)))?;
+        let at = self.kills % 3;
+        self.kills += 1;
+        self.servers[at].kill_and_restart(Duration::from_millis(u64::from(random.next_u32() % 2_000)))?;
         // One at a time: two that are away at once may keep what nobody else has.
-        self.0[at].wait_until_whole()
+        self.servers[at].wait_until_whole()
     }
 }
 
@@ -98,12 +118,12 @@ pub(super) fn kills_pauses_cuts_and_broker_restarts_leave_no_trace() -> Result<(
     rounds("alone", 60, |folder| {
         let server = NatsServer::start(folder)?;
         let proxies = [Proxy::start(server.port())?, Proxy::start(server.port())?];
-        Ok(Alone { server, proxies })
+        Ok(Alone { server, proxies, is_cut: false, is_restarted: false })
     })
 }
 
 pub(super) fn a_cluster_loses_one_server_after_the_other_and_nothing_else() -> Result<()> {
-    rounds("cluster", 1, |folder| Ok(Cluster(NatsServer::start_cluster(folder)?)))
+    rounds("cluster", 1, |folder| Ok(Cluster { servers: NatsServer::start_cluster(folder)?, kills: 0 }))
 }
 
 fn rounds<B: Disturbed>(name: &str, seconds: u64, start: impl FnOnce(&Path) -> Result<B>) -> Result<()> {
@@ -115,7 +135,7 @@ fn rounds<B: Disturbed>(name: &str, seconds: u64, start: impl FnOnce(&Path) -> R
     let mut broker = start(&job.data("nats"))?;
     let started = Instant::now();
     let mut round = 0;
-    while started.elapsed() < time {
+    while started.elapsed() < time || !broker.is_done() {
         round += 1;
         let name = format!("{name}-{round}");
         let pipeline = job.pipeline(&bitcoin()?, &name, broker.settings())?;

@@ -24,11 +24,15 @@ const STAGES: &str = "fetch,dedup,faulty,enrich,aggregate,alarm,write";
 
 /// The main job's pipeline with a stage that traps on every trade whose id leaves 7.
 fn faulty_pipeline(every: u64) -> Result<String> {
+    faulty_pipeline_before("enrich", every)
+}
+
+fn faulty_pipeline_before(next: &str, every: u64) -> Result<String> {
     let component = program::components().join("test/faulty.wasm").canonicalize()?;
     let stage = format!(
-        "[[stages]]\nname = \"faulty\"\ncomponent = {component:?}\n[stages.settings]\nfault = \"trap\"\nevery = {every}\nremainder = 7\n\n[[stages]]\nname = \"enrich\""
+        "[[stages]]\nname = \"faulty\"\ncomponent = {component:?}\n[stages.settings]\nfault = \"trap\"\nevery = {every}\nremainder = 7\n\n[[stages]]\nname = \"{next}\""
     );
-    Ok(bitcoin()?.replace("[[stages]]\nname = \"enrich\"", &stage))
+    Ok(bitcoin()?.replace(&format!("[[stages]]\nname = \"{next}\""), &stage))
 }
 
 fn dead_letters(data: &Path) -> Result<Vec<DeadLetter>> {
@@ -39,7 +43,7 @@ fn dead_letters(data: &Path) -> Result<Vec<DeadLetter>> {
 fn check_stream(server: &NatsServer, letters: &[DeadLetter]) -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let jetstream = jetstream::new(async_nats::connect(server.url()).await?);
-        let mut stream = jetstream.get_stream("tapeline-faulty-dead-letters").await?;
+        let mut stream = jetstream.get_stream("tapeline_faulty_dead_letters").await?;
         let count = stream.info().await?.state.messages;
         ensure!(count == letters.len() as u64, "{count} messages for {} letters", letters.len());
         for (at, letter) in (1..).zip(letters) {
@@ -102,38 +106,53 @@ pub(super) fn a_record_that_traps_comes_back_once_its_stage_is_fixed() -> Result
     Ok(())
 }
 
-/// Trades with ids from 1, a millisecond apart.
-fn trades(count: u64) -> String {
+/// Trades of Bitcoin with these ids, a second apart.
+fn trades(ids: std::ops::RangeInclusive<u64>) -> String {
     let line = |id| {
         format!(
-            "{{\"kind\":\"trade\",\"symbol\":\"A\",\"source\":\"s\",\"time\":\"2023-11-14T22:13:20.{id:03}Z\",\"id\":{id},\"price\":1}}\n"
+            "{{\"kind\":\"trade\",\"symbol\":\"BTCUSDT\",\"source\":\"binance\",\"time\":\"2023-11-14T22:13:{}Z\",\"id\":{id},\"price\":1}}\n",
+            20 + id
         )
     };
-    (1..=count).map(line).collect()
+    ids.map(line).collect()
 }
 
+/// The stage that refuses stands behind the one that renames symbols: by its new name the trade belongs into the other
+/// partition, where nobody knows its bar.
 pub(super) fn a_dead_letter_is_redriven_into_a_running_chain() -> Result<()> {
     const TRADES: u64 = 20;
     let folder = TempDir::new()?;
     let (data, file) = (folder.path().join("data"), folder.path().join("pipeline.toml"));
     let server = NatsServer::start(&folder.path().join("nats"))?;
     let up = |every| -> Result<Listening> {
-        fs::write(&file, faulty_pipeline(every)?.replace("lateness = \"5s\"", "lateness = \"1h\""))?;
+        let text = faulty_pipeline_before("aggregate", every)?;
+        let text = text.replace("lateness = \"5s\"", "lateness = \"1h\"");
+        fs::write(&file, text.replace("partitions = 1", "partitions = 2"))?;
         let mut up = Command::new(program::path());
         up.args(["up", "--no-source", "--listen", "127.0.0.1:0", "--nats", &server.url(), "--components"]);
         up.arg(program::components()).arg("--data").arg(&data).arg(&file);
         Listening::start(up.stdout(Stdio::piped()).stderr(Stdio::null()))
     };
+    let send = |up: &Listening, trades: String| -> Result<()> {
+        let url = format!("http://{}/pipelines/bitcoin-trades/events?format=events", up.address);
+        let answer = ureq::post(&url).content_type("application/x-ndjson").send(trades)?;
+        ensure!(answer.status() == 202, "{}", answer.status());
+        Ok(())
+    };
     let trades_written = || program::query(&data, &["trades"]).unwrap_or_default().len() as u64;
     let faulty = up(1_000)?;
-    let url = format!("http://{}/pipelines/bitcoin-trades/events?format=events", faulty.address);
-    let answer = ureq::post(&url).content_type("application/x-ndjson").send(trades(TRADES))?;
-    ensure!(answer.status() == 202, "{}", answer.status());
+    send(&faulty, trades(1..=TRADES))?;
     wait_for("all but one are written", || Ok(trades_written() == TRADES - 1))?;
-    wait_for("one is dead", || Ok(dead_letters(&data)?.len() == 1))?;
+    wait_for("one is dead", || Ok(dead_letters(&data).is_ok_and(|letters| letters.len() == 1)))?;
     drop(faulty);
-    let _fixed = up(NEVER)?;
+    let fixed = up(NEVER)?;
     redrive_all(&data)?;
-    wait_for("the last one is written", || Ok(trades_written() == TRADES))?;
+    wait_for("the one that was dead is written", || Ok(trades_written() == TRADES))?;
+    send(&fixed, trades(TRADES + 1..=TRADES + 1))?;
+    let counts = || -> Vec<String> {
+        program::query(&data, &["bars"]).unwrap_or_default().into_iter().map(|bar| bar["count"].clone()).collect()
+    };
+    let is_whole = wait_for("one bar has all", || Ok(counts() == [(TRADES + 1).to_string()]));
+    is_whole.with_context(|| format!("bars of {:?}", counts()))?;
     program::check_ledger(&data)
 }

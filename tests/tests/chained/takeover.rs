@@ -1,6 +1,7 @@
 //! Who works on a partition.
 
 use std::{
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -15,30 +16,47 @@ use tapeline_tests::{
 
 use super::job::{BETWEEN, Job, PATIENCE, bitcoin, wait_for, written};
 
+/// Starts a host for the stages between the ends.
+fn start_host(pipeline: &Path, server: &NatsServer) -> Result<Listening> {
+    let mut up = Command::new(program::path());
+    up.args(["up", "--nats", &server.url(), "--stages", BETWEEN, "--components"]).arg(program::components());
+    Listening::start(up.arg(pipeline).stdout(Stdio::piped()).stderr(Stdio::null()))
+}
+
+fn metrics(host: &Listening) -> Result<String> {
+    Ok(ureq::get(format!("http://{}/metrics", host.address)).call()?.body_mut().read_to_string()?)
+}
+
+/// Stages that a host has been given events of.
+fn stages_with_events(host: &Listening) -> Result<usize> {
+    let has_events = |line: &&str| line.starts_with("tapeline_partition_events_in_total{") && !line.ends_with(" 0");
+    Ok(metrics(host)?.lines().filter(has_events).count())
+}
+
 pub(super) fn a_standby_takes_over_within_five_seconds() -> Result<()> {
     const TAKEOVER_MAX: Duration = Duration::from_secs(5);
-    let job = Job::new(400_000, &program::bitcoin_pipeline())?;
+    const STAGES: usize = 4;
+    let job = Job::new(600_000, &program::bitcoin_pipeline())?;
     let server = NatsServer::start(&job.data("nats"))?;
     let pipeline = job.pipeline(&bitcoin()?, "takeover", "")?;
     let data = job.data("ends");
-    let mut owner = Host::work(&pipeline, BETWEEN, &server.url(), &job.data("owner"))?;
+    let (killed, standby) = (start_host(&pipeline, &server)?, start_host(&pipeline, &server)?);
+    let half = |host: &Listening| owned(host).is_ok_and(|owned| owned.len() == STAGES / 2);
+    wait_for("each has half of the stages", || Ok(half(&killed) && half(&standby)))?;
     let mut ends = Host::spawn(&job.arguments(&pipeline, &data, &server.url(), "fetch,write"), &data)?;
-    let started = Instant::now();
-    while written(&data) == 0 {
-        ensure!(started.elapsed() < PATIENCE, "nothing is written: {}", ends.errors());
-        thread::sleep(Duration::from_millis(5));
-    }
-    let standby = Host::work(&pipeline, BETWEEN, &server.url(), &job.data("standby"))?;
-    owner.kill()?;
-    thread::sleep(Duration::from_millis(100));
-    let (killed, before) = (Instant::now(), written(&data));
-    ensure!(ends.exit_code()?.is_none(), "the job was over before its host was killed");
-    while written(&data) == before && ends.exit_code()?.is_none() {
-        ensure!(killed.elapsed() < TAKEOVER_MAX, "no takeover: {}", standby.errors());
+    wait_for("something is written", || Ok(written(&data) > 0))?;
+    // With -9.
+    drop(killed);
+    let since = Instant::now();
+    while stages_with_events(&standby)? < STAGES {
+        ensure!(since.elapsed() < TAKEOVER_MAX, "no takeover: {} stages", stages_with_events(&standby)?);
+        ensure!(ends.exit_code()?.is_none(), "the job was over before its host was killed");
         thread::sleep(Duration::from_millis(10));
     }
+    wait_for("the job ends", || Ok(written(&data) == written(&job.data("expected"))))?;
+    let started = Instant::now();
     while ends.exit_code()?.is_none() {
-        ensure!(killed.elapsed() < PATIENCE, "it does not end: {} {}", ends.errors(), standby.errors());
+        ensure!(started.elapsed() < PATIENCE, "it does not end: {}", ends.errors());
         thread::sleep(Duration::from_millis(20));
     }
     job.expected.check(&data)
@@ -46,7 +64,7 @@ pub(super) fn a_standby_takes_over_within_five_seconds() -> Result<()> {
 
 /// Partitions of each stage that a host works on.
 fn owned(host: &Listening) -> Result<Vec<(String, u32)>> {
-    let metrics = ureq::get(format!("http://{}/metrics", host.address)).call()?.body_mut().read_to_string()?;
+    let metrics = metrics(host)?;
     let mut owned = Vec::new();
     for line in metrics.lines().filter(|line| line.starts_with("tapeline_partition_owned{") && line.ends_with(" 1")) {
         let mut quoted = line.split('"').skip(1).step_by(2);
@@ -62,11 +80,7 @@ pub(super) fn hosts_share_the_partitions_evenly() -> Result<()> {
     let job = Job::new(1_000, &program::bitcoin_pipeline())?;
     let server = NatsServer::start(&job.data("nats"))?;
     let pipeline = job.pipeline(&bitcoin()?, "shared", &format!("partitions = {PARTITIONS}"))?;
-    let start = || {
-        let mut up = Command::new(program::path());
-        up.args(["up", "--nats", &server.url(), "--stages", BETWEEN, "--components"]).arg(program::components());
-        Listening::start(up.arg(&pipeline).stdout(Stdio::piped()).stderr(Stdio::null()))
-    };
+    let start = || start_host(&pipeline, &server);
     let has = |host: &Listening, count: usize| owned(host).is_ok_and(|owned| owned.len() == count);
     let first = start()?;
     wait_for("one host has all", || Ok(has(&first, PARTITIONS * STAGES)))?;
@@ -89,7 +103,7 @@ pub(super) fn hosts_share_the_partitions_evenly() -> Result<()> {
     // What was moved about is worked on.
     job.run(&pipeline, &job.data("ends"), &server.url(), "fetch,write")?;
     job.expected.check(&job.data("ends"))?;
-    let metrics = ureq::get(format!("http://{}/metrics", first.address)).call()?.body_mut().read_to_string()?;
+    let metrics = metrics(&first)?;
     let sum = |name: &str| -> u64 {
         let of_name = metrics.lines().filter(|line| line.starts_with(&format!("tapeline_partition_{name}")));
         of_name.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64

@@ -32,13 +32,18 @@ pub struct DeadLetterStream {
 }
 
 impl DeadLetterStream {
+    /// Name of the stream; none of a stage's has two `_` more than its pipeline's.
+    pub fn name(pipeline: &str) -> String {
+        format!("tapeline_{pipeline}_dead_letters")
+    }
+
     /// Makes the stream for the dead letters of a store, or goes on with it.
     ///
     /// # Errors
     /// When the broker refuses it.
     pub fn open(broker: &Broker, pipeline: &str, store: String, replicas: usize) -> Result<Self> {
         let subject = format!("{pipeline}.dead-letters");
-        let name = format!("tapeline-{pipeline}-dead-letters");
+        let name = Self::name(pipeline);
         let config = stream::Config {
             name: name.clone(),
             subjects: vec![subject.clone()],
@@ -71,11 +76,38 @@ impl DeadLetterStream {
         self.last
     }
 
-    /// Gives out the letter behind the last one.
+    /// Gives out the letters behind the last one, in order.
     ///
     /// # Errors
-    /// `Unavailable` when the broker does not say that it has stored it. To open the stream anew tells whether it has.
-    pub fn give_out(&mut self, letter: &DeadLetter) -> Result<()> {
+    /// `Unavailable` when the broker does not say that it has stored them all. To open the stream anew tells which.
+    pub fn give_out(&mut self, letters: &[DeadLetter]) -> Result<()> {
+        let messages: Vec<_> = letters.iter().map(|letter| self.message(letter)).collect::<Result<_>>()?;
+        let jetstream = &self.broker.jetstream;
+        let stored = self.broker.wait(async {
+            tokio::time::timeout(ANSWER_TIME_MAX, async {
+                let mut answers = Vec::with_capacity(messages.len());
+                for (headers, text) in messages {
+                    answers.push(jetstream.publish_with_headers(self.subject.clone(), headers, text.into()).await?);
+                }
+                for answer in answers {
+                    answer.await?;
+                }
+                Ok::<_, async_nats::Error>(())
+            })
+            .await
+        });
+        let failed = |error| unavailable(format!("give out dead letters behind {}", self.last), error);
+        match stored {
+            Ok(Ok(())) => {
+                self.last = letters.last().map_or(self.last, |letter| letter.id);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(failed(error)),
+            Err(late) => Err(failed(late.into())),
+        }
+    }
+
+    fn message(&self, letter: &DeadLetter) -> Result<(HeaderMap, Vec<u8>)> {
         let mut cut = letter.clone();
         if cut.payload.len() > PAYLOAD_BYTES_MAX {
             let bytes = cut.payload.len();
@@ -90,23 +122,7 @@ impl DeadLetterStream {
         headers.insert("Tapeline-Stage", header_text(&letter.stage).as_str());
         headers.insert("Tapeline-Component", header_text(&letter.component).as_str());
         headers.insert("Tapeline-Reason", header_text(&letter.reason).as_str());
-        let jetstream = &self.broker.jetstream;
-        let stored = self.broker.wait(async {
-            tokio::time::timeout(ANSWER_TIME_MAX, async {
-                let sent = jetstream.publish_with_headers(self.subject.clone(), headers, text.into()).await?;
-                sent.await.map(drop)
-            })
-            .await
-        });
-        let failed = |error| unavailable(format!("give out dead letter {}", letter.id), error);
-        match stored {
-            Ok(Ok(())) => {
-                self.last = letter.id;
-                Ok(())
-            }
-            Ok(Err(error)) => Err(failed(async_nats::Error::from(error))),
-            Err(late) => Err(failed(late.into())),
-        }
+        Ok((headers, text))
     }
 }
 

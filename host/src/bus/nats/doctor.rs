@@ -76,9 +76,10 @@ impl Broker {
         if !info.jetstream {
             return Ok(findings);
         }
-        findings.push(server::cluster(&info, replicas));
+        let servers = server::server_count(&info, examination.varz.as_ref());
+        findings.push(server::cluster(servers, replicas));
         findings.push(server::storage(&self.ask("INFO")?, examination));
-        findings.push(server::sync(examination.varz.as_ref(), server::server_count(&info)));
+        findings.push(server::sync(examination.varz.as_ref(), servers));
         let mut clock = examination.varz.as_ref().and_then(|varz| varz.get("now").cloned());
         for hop in examination.streams.iter().flat_map(|(hops, _)| hops) {
             let stream = self.ask(&format!("STREAM.INFO.{}", hop.stream()))?;

@@ -52,6 +52,7 @@ pub struct Inbox {
     /// Messages that were delivered and are not finished.
     unfinished: Unfinished,
     signs_of_life: JoinHandle<()>,
+    lag: Option<JoinHandle<()>>,
 }
 
 /// A message, with where it is stored.
@@ -79,6 +80,7 @@ impl Inbox {
             gap_since: None,
             unfinished,
             signs_of_life,
+            lag: None,
         }
     }
 
@@ -86,9 +88,13 @@ impl Inbox {
     pub fn release(&mut self) {
         self.messages = None;
         self.rewind(std::iter::empty());
-        let (broker, name) = (self.broker.clone(), self.consumer.cached_info().name.clone());
-        let stream = self.consumer.cached_info().stream_name.clone();
-        // Otherwise the broker waits whether this one pulls again.
+    }
+
+    /// Lets another reader have the partition at once: otherwise the broker waits whether this one pulls again.
+    pub fn unpin(&mut self) {
+        self.messages = None;
+        let (broker, info) = (self.broker.clone(), self.consumer.cached_info());
+        let (name, stream) = (info.name.clone(), info.stream_name.clone());
         self.broker.say(async {
             if let Ok(stream) = broker.jetstream.get_stream(stream).await {
                 let _ = stream.unpin_consumer(&name, GROUP).await;
@@ -96,23 +102,26 @@ impl Inbox {
         });
     }
 
-    /// Calls `note` now and then with the number of messages that no reader has finished, until told to stop.
-    pub fn watch_lag(&self, mut note: impl FnMut(u64) -> bool + Send + 'static) {
-        let (broker, info) = (self.broker.clone(), self.consumer.cached_info());
+    /// Calls `note` now and then with the number of messages that no reader has finished, as long as `is_wanted` says so
+    /// and this is there.
+    pub fn watch_lag(&mut self, is_wanted: impl Fn() -> bool + Send + 'static, note: impl Fn(u64) + Send + 'static) {
+        // Not the broker: its threads would end by one of themselves.
+        let (jetstream, info) = (self.broker.jetstream.clone(), self.consumer.cached_info());
         let (stream, name) = (info.stream_name.clone(), info.name.clone());
-        self.broker.spawn(async move {
+        self.lag = Some(self.broker.spawn(async move {
             loop {
-                let info = broker.jetstream.get_consumer_from_stream::<pull::Config, _, _>(&name, &stream).await;
-                // A broker that does not answer leaves the last number standing.
-                if let Ok(consumer) = info {
-                    let info = consumer.cached_info();
-                    if !note(info.num_pending + info.num_ack_pending as u64) {
-                        return;
-                    }
-                }
                 tokio::time::sleep(LAG_LOOK).await;
+                if !is_wanted() {
+                    continue;
+                }
+                // A broker that does not answer leaves the last number standing.
+                let asked = jetstream.get_consumer_from_stream::<pull::Config, _, _>(&name, &stream).await;
+                if let Ok(consumer) = asked {
+                    let info = consumer.cached_info();
+                    note(info.num_pending + info.num_ack_pending as u64);
+                }
             }
-        });
+        }));
     }
 
     /// Goes on behind what was committed. What was delivered before is delivered again.
@@ -134,15 +143,12 @@ impl Inbox {
         self.gap_since.is_some()
     }
 
-    /// Whether a message is missing that will never come, because the broker does not have it. Looked for when one has
-    /// been missing for some time.
-    ///
-    /// # Errors
-    /// `Unavailable` when the broker cannot be asked.
-    pub fn has_lost(&mut self) -> Result<bool> {
-        let Some(earliest) = self.early.values().map(|early| early.sequence).min() else { return Ok(false) };
+    /// Whether a message is missing that will not come, because the broker does not have it: it has lost it, or another
+    /// reader has finished it. Looked for when one has been missing for some time.
+    pub fn has_lost(&mut self) -> bool {
+        let Some(earliest) = self.early.values().map(|early| early.sequence).min() else { return false };
         if self.gap_since.is_none_or(|since| since.elapsed() < GAP_LOOK) {
-            return Ok(false);
+            return false;
         }
         self.gap_since = Some(Instant::now());
         let info = self.consumer.cached_info();
@@ -155,9 +161,8 @@ impl Inbox {
                 Err(error) => Err(async_nats::Error::from(error)),
             }
         });
-        let first = first.map_err(|error| unavailable(format!("look for a message of {subject}"), error))?;
-        // Numbers and places in the stream rise together.
-        Ok(first.is_none_or(|first| first >= earliest))
+        // A broker that cannot say is asked again. Numbers and places in the stream rise together.
+        first.is_ok_and(|first| first.is_none_or(|first| first >= earliest))
     }
 
     /// The next message, if there is one within `patience`.
@@ -279,6 +284,9 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.signs_of_life.abort();
+        if let Some(lag) = &self.lag {
+            lag.abort();
+        }
     }
 }
 

@@ -61,7 +61,7 @@ impl Members {
         view.hear(Announcement { host: host.clone(), stages: stages.clone() });
         let announcements = broker.wait(client.subscribe(subject.clone()));
         let mut announcements = announcements.map_err(|error| unavailable(format!("subscribe to {subject}"), error))?;
-        let (sender, to) = (broker.clone(), subject.clone());
+        let to = subject.clone();
         let task = broker.spawn(async move {
             let own = Announcement { host: view.host.clone(), stages };
             let mut beat = tokio::time::interval(ANNOUNCE);
@@ -78,7 +78,7 @@ impl Members {
                 };
                 // Whoever is new learns of this host at once.
                 if is_news {
-                    sender.announce(&to, &own).await;
+                    announce(&client, &to, &own).await;
                 }
             }
         });
@@ -96,18 +96,16 @@ impl Drop for Members {
         self.task.abort();
         let leaving = Announcement { host: self.host.clone(), stages: Vec::new() };
         self.broker.say(async {
-            self.broker.announce(&self.subject, &leaving).await;
+            announce(&self.broker.client(), &self.subject, &leaving).await;
             let _ = self.broker.client().flush().await;
         });
     }
 }
 
-impl Broker {
-    async fn announce(&self, subject: &str, announcement: &Announcement) {
-        // Whoever is not heard is gone, as long as that lasts.
-        if let Ok(text) = serde_json::to_vec(announcement) {
-            let _ = self.client().publish(subject.to_owned(), text.into()).await;
-        }
+async fn announce(client: &async_nats::Client, subject: &str, announcement: &Announcement) {
+    // Whoever is not heard is gone, as long as that lasts.
+    if let Ok(text) = serde_json::to_vec(announcement) {
+        let _ = client.publish(subject.to_owned(), text.into()).await;
     }
 }
 
@@ -121,7 +119,11 @@ impl View {
             }
             return false;
         }
+        let is_self = host == self.host;
         let known = self.hosts.insert(host, (stages.clone(), Instant::now()));
+        if is_self && known.is_none() {
+            tracing::info!("this host has a share of the partitions");
+        }
         let is_new = known.is_none_or(|(known, _)| known != stages);
         if is_new {
             self.divide();
@@ -130,8 +132,13 @@ impl View {
     }
 
     fn forget_silent(&mut self) {
-        let before = self.hosts.len();
+        let (before, had_self) = (self.hosts.len(), self.hosts.contains_key(&self.host));
         self.hosts.retain(|_, (_, heard)| heard.elapsed() < ALIVE);
+        if had_self && !self.hosts.contains_key(&self.host) {
+            let reason =
+                "the broker does not carry its announcements: it is away, or does not let this host publish them";
+            tracing::warn!(reason, "this host has no share of the partitions");
+        }
         if self.hosts.len() != before {
             self.divide();
         }

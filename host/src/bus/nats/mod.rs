@@ -48,6 +48,9 @@ const PARTITIONS: &str = "tapeline-partitions";
 const GROUP: &str = "owner";
 /// Messages that a reader may have and has not finished. Each is at most [`MESSAGE_BYTES_MAX`].
 const UNFINISHED_MAX: i64 = 64;
+/// Messages that a subscription holds, each at most [`MESSAGE_BYTES_MAX`]; readers pull fewer, and a follower that is
+/// too slow misses some.
+const SUBSCRIPTION_MESSAGES_MAX: usize = 256;
 /// Bytes of the stream of dead letters.
 const DEAD_LETTERS_BYTES_MAX: i64 = dead_letters::BYTES_MAX;
 /// Bytes of a message; brokers take 1 MiB unless told otherwise, headers included.
@@ -81,9 +84,9 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Name of the stream.
+    /// Name of the stream. Names of pipelines and stages have no `_`.
     pub fn stream(&self) -> String {
-        format!("tapeline-{}-{}", self.pipeline, self.stage)
+        format!("tapeline_{}_{}", self.pipeline, self.stage)
     }
 
     /// Subject of what is given out to a partition.
@@ -124,6 +127,7 @@ impl Broker {
     pub fn connect(url: &str, credentials: Option<&Path>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let options = async_nats::ConnectOptions::new().name("tapeline").connection_timeout(CONNECT_TIME_MAX);
+        let options = options.subscription_capacity(SUBSCRIPTION_MESSAGES_MAX);
         let options = match credentials {
             None => options,
             Some(file) => runtime.block_on(options.credentials_file(file)).map_err(|error| {

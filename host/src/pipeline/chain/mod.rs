@@ -98,11 +98,11 @@ impl Chain {
             return Err(Error::invalid("chain fewer than two segments"));
         };
         let state = self.state(&self.hop(own), SOURCE, Outputs::Split(nats.partitions))?;
-        self.worker(own, state, observer)
+        self.worker(own, None, state, observer)
     }
 
-    /// Starts workers for segments between the first and the last, of all partitions, whose first stage is one of these;
-    /// all of them if none is named.
+    /// Starts workers for segments between the first and the last, of all partitions, whose first stage is one of these; all
+    /// of them if none is named.
     ///
     /// # Errors
     /// When the broker refuses a consumer.
@@ -125,9 +125,9 @@ impl Chain {
         let members = Arc::new(Members::join(&self.broker, &self.pipeline.name, readers, partitions)?);
         for (before, own, reader) in pairs {
             for partition in 0..partitions {
-                let inbox = self.broker.inbox(&self.hop(before), &reader, partition)?;
+                let mut inbox = self.broker.inbox(&self.hop(before), &reader, partition)?;
                 let metrics = self.metrics.partition(&reader, partition);
-                self.watch_lag(&inbox, &metrics);
+                watch_lag(&mut inbox, &metrics);
                 let place = Place { own: own.clone(), reader: reader.clone(), partition, metrics };
                 let (chain, members) = (self.clone(), Arc::clone(&members));
                 threads.push(thread::spawn(move || chain.clone().note(chain.run_partition(&place, &members, inbox))));
@@ -147,15 +147,15 @@ impl Chain {
         let partitions = 0..self.pipeline.nats.partitions;
         let (hop, reader) = (self.hop(before), self.first_stage(own));
         let inboxes = partitions.map(|partition| self.broker.inbox(&hop, &reader, partition));
-        let inboxes = inboxes.collect::<Result<Vec<_>>>()?;
+        let mut inboxes = inboxes.collect::<Result<Vec<_>>>()?;
         let signal = Arc::new(Signal::default());
         let metrics: Vec<PartitionMetrics> =
             (0..self.pipeline.nats.partitions).map(|partition| self.metrics.partition(&reader, partition)).collect();
-        inboxes.iter().zip(&metrics).for_each(|(inbox, metrics)| self.watch_lag(inbox, metrics));
+        inboxes.iter_mut().zip(&metrics).for_each(|(inbox, metrics)| watch_lag(inbox, metrics));
         let beside = store.second()?;
         let observer = Writing { metrics: metrics.clone(), inner: observer };
         let observer = Telling { signal: Arc::clone(&signal), inner: Box::new(observer) };
-        let worker = self.worker(own, store, Box::new(observer))?;
+        let worker = self.worker(own, None, store, Box::new(observer))?;
         let (chain, ended) = (self.clone(), Arc::clone(&signal));
         let writer = thread::spawn(move || {
             chain.clone().note(chain.run_writer(worker, inboxes, &metrics));
@@ -197,14 +197,6 @@ impl Chain {
         hops(&self.pipeline)
     }
 
-    fn watch_lag(&self, inbox: &Inbox, metrics: &PartitionMetrics) {
-        let (is_stopping, metrics) = (Arc::clone(&self.is_stopping), metrics.clone());
-        inbox.watch_lag(move |messages| {
-            metrics.lags(messages);
-            !is_stopping.load(Ordering::Acquire)
-        });
-    }
-
     /// Where a segment gives out to.
     fn hop(&self, segment: &Range<usize>) -> Hop {
         hop(&self.pipeline, segment)
@@ -219,11 +211,17 @@ impl Chain {
         NatsState::load(self.broker.clone(), hop.clone(), producer, outputs, Arc::clone(&self.is_stopping))
     }
 
-    fn worker<S: StateStore>(&self, own: &Range<usize>, store: S, observer: Box<dyn Observer>) -> Result<Worker<S>> {
+    fn worker<S: StateStore>(
+        &self,
+        own: &Range<usize>,
+        partition: Option<u32>,
+        store: S,
+        observer: Box<dyn Observer>,
+    ) -> Result<Worker<S>> {
         let stages = self.components.stages.get(own.clone()).unwrap_or_default();
         let blueprints = stages.iter().map(|stage| Box::new(stage.clone()) as Box<dyn Blueprint>).collect();
         let watermark = watermark_settings(&self.pipeline);
-        let segment = Segment::part(blueprints, own.start, watermark, Box::new(NoTap), &store)?;
+        let segment = Segment::part(blueprints, own.start, watermark, Box::new(NoTap), &store)?.on_partition(partition);
         Worker::new(segment, store, commit_settings(&self.pipeline), observer)
     }
 
@@ -250,7 +248,7 @@ impl Chain {
                 continue;
             }
             let load = || self.state(&hop, &partition.to_string(), Outputs::One(*partition));
-            let worker = load().and_then(|state| self.worker(own, state, Box::new(metrics.clone())));
+            let worker = load().and_then(|state| self.worker(own, Some(*partition), state, Box::new(metrics.clone())));
             match worker.and_then(|worker| self.own(worker, place, members, &mut inbox)) {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Unavailable) => {
@@ -260,6 +258,8 @@ impl Chain {
                 }
                 Err(error) => return Err(error),
             }
+            // Whatever the reason: what this host has and does not work on nobody else would be given.
+            inbox.release();
             metrics.owns(false);
         }
         Ok(())
@@ -285,7 +285,10 @@ impl Chain {
             if !is_certain && (received.is_some() || inbox.has_gap()) && !worker.store_mut().is_current()? {
                 return Ok(());
             }
-            check_gap(inbox)?;
+            // One that has committed meanwhile has what is missing.
+            if inbox.has_lost() && worker.store_mut().is_current()? {
+                return Err(lost());
+            }
             match received {
                 Some(received) => {
                     last_message = Some(Instant::now());
@@ -297,8 +300,8 @@ impl Chain {
         }
         worker.commit()?;
         inbox.finish_and_wait(worker.settled()?);
-        if !self.is_stopping() {
-            inbox.release();
+        if !is_mine() {
+            inbox.unpin();
         }
         Ok(())
     }
@@ -324,7 +327,9 @@ impl Chain {
             has_read = false;
             for (inbox, metrics) in inboxes.iter_mut().zip(metrics) {
                 let received = inbox.next(share)?;
-                check_gap(inbox)?;
+                if inbox.has_lost() {
+                    return Err(lost());
+                }
                 if let Some(received) = received {
                     has_read = true;
                     take(&mut worker, received, metrics, Some(&mut merged))?;
@@ -434,12 +439,14 @@ impl Observer for Unobserved {
     fn committed(&mut self, _: &super::Committed, _: Vec<crate::segment::Tapped>) {}
 }
 
-/// Whether a message that is missing may still come.
-fn check_gap(inbox: &mut Inbox) -> Result<()> {
-    if inbox.has_lost()? {
-        return Err(Error::new(Kind::Corrupt, "read a partition in order: the broker has lost a message"));
-    }
-    Ok(())
+/// Lets the metrics say how many messages wait, as long as this host works on the partition.
+fn watch_lag(inbox: &mut Inbox, metrics: &PartitionMetrics) {
+    let (owner, noted) = (metrics.clone(), metrics.clone());
+    inbox.watch_lag(move || owner.is_owned(), move |messages| noted.lags(messages));
+}
+
+fn lost() -> Error {
+    Error::new(Kind::Corrupt, "read a partition in order: the broker has lost a message")
 }
 
 /// Gives a message to a worker. Where several partitions meet, their marks become those that all have reached.

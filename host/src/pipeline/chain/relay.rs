@@ -3,7 +3,7 @@
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
 const PAGE_LETTERS: u64 = 100;
 /// How often it is looked for new letters.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long letters are still given out when nothing is stored any more.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
 /// Pause before a broker is asked again that did not take a letter.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -50,21 +52,30 @@ impl Observer for Telling {
     }
 }
 
-/// Gives out the letters of a store until nothing is stored any more. What the broker does not take then is given out by
-/// the next process: letters wait in the store.
+/// Gives out the letters of a store until nothing is stored any more, and then what is left for a while. What the broker
+/// does not take by then is given out by the next process: letters wait in the store.
 pub(super) fn relay(broker: &Broker, pipeline: &str, replicas: usize, store: &SqliteStore, signal: &Signal) {
+    let mut stream = None;
     // What an earlier process has not given out.
     signal.has_new.store(true, Ordering::Release);
+    let mut over_since: Option<Instant> = None;
     loop {
-        let is_over = signal.is_over.load(Ordering::Acquire);
-        if signal.has_new.swap(false, Ordering::AcqRel)
-            && let Err(error) = give_out(broker, pipeline, replicas, store)
-        {
-            let reason = super::super::job::error_text(&error);
-            tracing::warn!(reason, "dead letters wait in the tables' store until the broker takes them");
-            signal.has_new.store(true, Ordering::Release);
-            if !is_over {
-                thread::sleep(RETRY_PAUSE);
+        if signal.is_over.load(Ordering::Acquire) {
+            over_since.get_or_insert_with(Instant::now);
+        }
+        let is_over = over_since.is_some();
+        if signal.has_new.swap(false, Ordering::AcqRel) {
+            let is_time_up = || over_since.is_some_and(|since| since.elapsed() > END_TIME_MAX);
+            let open = || DeadLetterStream::open(broker, pipeline, store.identity()?, replicas);
+            if let Err(error) = give_out(&mut stream, open, store, is_time_up) {
+                let reason = super::super::job::error_text(&error);
+                tracing::warn!(reason, "dead letters wait in the tables' store until the broker takes them");
+                // Only the stream knows what was stored of what nobody answered to.
+                stream = None;
+                signal.has_new.store(true, Ordering::Release);
+                if !is_over {
+                    thread::sleep(RETRY_PAUSE);
+                }
             }
         }
         if is_over {
@@ -74,16 +85,22 @@ pub(super) fn relay(broker: &Broker, pipeline: &str, replicas: usize, store: &Sq
     }
 }
 
-fn give_out(broker: &Broker, pipeline: &str, replicas: usize, store: &SqliteStore) -> Result<()> {
-    // Opened each time: only the stream knows what was stored of what nobody answered to.
-    let mut stream = DeadLetterStream::open(broker, pipeline, store.identity()?, replicas)?;
-    loop {
+fn give_out(
+    stream: &mut Option<DeadLetterStream>,
+    open: impl FnOnce() -> Result<DeadLetterStream>,
+    store: &SqliteStore,
+    is_time_up: impl Fn() -> bool,
+) -> Result<()> {
+    let stream = match stream {
+        Some(stream) => stream,
+        None => stream.insert(open()?),
+    };
+    while !is_time_up() {
         let letters = store.dead_letters(stream.last() + 1, PAGE_LETTERS)?;
         if letters.is_empty() {
             return Ok(());
         }
-        for letter in &letters {
-            stream.give_out(letter)?;
-        }
+        stream.give_out(&letters)?;
     }
+    Ok(())
 }

@@ -20,6 +20,8 @@ use crate::{
 
 /// How often it is looked whether anybody watches.
 const LOOK: Duration = Duration::from_millis(250);
+/// Messages of a hop before the others are looked at.
+const MESSAGES_AT_ONCE: usize = 64;
 
 impl Chain {
     /// Lets a hub show what passes the hops, as long as the chain runs. A stage in the middle of a segment gives out
@@ -55,7 +57,8 @@ impl Chain {
 /// Shows what has passed a hop meanwhile.
 fn show(follower: &mut Follower, hop: &Hop, hub: &Hub) {
     let mut patience = LOOK / 10;
-    while let Some(followed) = follower.next(patience) {
+    for _ in 0..MESSAGES_AT_ONCE {
+        let Some(followed) = follower.next(patience) else { return };
         // A message that cannot be read is the reader's to report.
         let lines = event_lines(&followed.message).unwrap_or_default();
         hub.publish(vec![Tapped { stage: hop.stage.clone(), lines }]);

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::journal::{self, Standing};
 use crate::{
+    bus::Entrance,
     error::{Error, Result},
     store::{Aside, DeadLetter, JournalRecord},
 };
@@ -19,7 +20,7 @@ const FETCH: &str = "fetch";
 pub(super) fn add(conn: &Connection, letters: &[DeadLetter]) -> Result<()> {
     let mut statement = conn.prepare_cached(
         "INSERT INTO tapeline_dead_letters
-         VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+         VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
     for letter in letters {
         statement.execute(params![
@@ -34,6 +35,7 @@ pub(super) fn add(conn: &Connection, letters: &[DeadLetter]) -> Result<()> {
             letter.format,
             letter.received,
             letter.payload,
+            letter.partition,
         ])?;
     }
     Ok(())
@@ -79,7 +81,8 @@ fn take(conn: &Connection, id: u64) -> Result<Option<JournalRecord>> {
 /// A raw frame, and what fetch refused, enters at the start; an event where it was refused.
 fn record(letter: DeadLetter) -> JournalRecord {
     let is_first = letter.format != EVENTS || letter.stage == FETCH;
-    let stage = (!is_first).then_some(letter.stage);
+    let enters = Entrance { stage: letter.stage, partition: letter.partition };
+    let stage = (!is_first).then(|| enters.to_string());
     JournalRecord { format: letter.format, stage, received: letter.received, bytes: letter.payload }
 }
 
@@ -97,5 +100,6 @@ fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
         format: row.get(9)?,
         received: row.get(10)?,
         payload: row.get(11)?,
+        partition: row.get(12)?,
     })
 }

@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Kind, Result};
 /// The database's name in the data folder.
 pub(super) const FILE: &str = "tapeline.sqlite";
 /// Version of the tables below. A change to them raises it.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// `TAPE`: tells our database from another program's.
 const APPLICATION_ID: i64 = 0x5441_5045;
 /// How long a handle waits for another one's transaction. The longest is a commit, which takes less than a second
@@ -93,7 +93,8 @@ const TABLES: &str = "
         origin TEXT NOT NULL,
         format TEXT NOT NULL,
         received INTEGER,
-        payload BLOB NOT NULL
+        payload BLOB NOT NULL,
+        partition INTEGER
     );
 ";
 
@@ -105,10 +106,12 @@ pub(super) fn create(path: &Path) -> Result<Connection> {
             flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE),
         )?;
         conn.busy_timeout(BUSY_TIMEOUT)?;
-        let is_new = version(&conn)? == 0;
+        let version = version(&conn)?;
         conn.pragma_update(None, "journal_mode", "wal")?;
-        if is_new {
-            create_tables(&conn)?;
+        match version {
+            0 => create_tables(&conn)?,
+            1 => add_partitions(&conn)?,
+            _ => {}
         }
         configure(&conn)?;
         Ok(conn)
@@ -146,6 +149,9 @@ fn open_existing(path: &Path, access: OpenFlags) -> Result<Connection> {
     match open().doing(|| format!("open {}", path.display()))? {
         // Its first opener has not made the tables yet.
         (_, 0) => Err(none()),
+        (_, older) if older < VERSION => Err(Error::invalid(format!(
+            "read data of an older tapeline (version {older} of the store; this one knows {VERSION}): run its pipeline once"
+        ))),
         (conn, _) => Ok(conn),
     }
 }
@@ -179,6 +185,14 @@ fn create_tables(conn: &Connection) -> Result<()> {
     Ok(transaction.commit()?)
 }
 
+/// From version 1 to 2: dead letters know their partition.
+fn add_partitions(conn: &Connection) -> Result<()> {
+    let transaction = begin(conn)?;
+    transaction.execute_batch("ALTER TABLE tapeline_dead_letters ADD COLUMN partition INTEGER")?;
+    transaction.pragma_update(None, "user_version", 2)?;
+    Ok(transaction.commit()?)
+}
+
 fn configure(conn: &Connection) -> Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     conn.pragma_update(None, "foreign_keys", false)?;
@@ -186,4 +200,30 @@ fn configure(conn: &Connection) -> Result<()> {
     conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_of_the_first_version_is_brought_up_to_date_by_its_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let conn = create(&path).unwrap();
+        conn.execute_batch(
+            "ALTER TABLE tapeline_dead_letters DROP COLUMN partition;
+             INSERT INTO tapeline_dead_letters VALUES (7, 0, 0, 's', 'c', '', NULL, 'r', 'o', 'events', NULL, x'00');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        drop(conn);
+        assert_eq!(open_reader(&path).unwrap_err().kind(), Kind::Invalid);
+        create(&path).unwrap();
+        let conn = open_reader(&path).unwrap();
+        let letter = conn.query_row("SELECT id, partition FROM tapeline_dead_letters", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<u32>>(1)?))
+        });
+        assert_eq!(letter.unwrap(), (7, None));
+    }
 }

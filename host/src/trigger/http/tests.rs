@@ -167,7 +167,7 @@ async fn a_body_has_a_limit() {
     let body = "{\"a\":1}\n".repeat(BODY_BYTES_MAX / 8);
     // Fewer records than a request may have, at the limit of bytes.
     let lines = |length: usize| format!("{}\n", "x".repeat(length - 1));
-    let at_limit = lines(1 << 20).repeat(BODY_BYTES_MAX >> 20);
+    let at_limit = lines(1 << 19).repeat(BODY_BYTES_MAX >> 19);
     assert_eq!(at_limit.len(), BODY_BYTES_MAX);
     assert_eq!(send(&api, post("/pipelines/p/events", at_limit.clone())).await.status, StatusCode::ACCEPTED);
     let above = send(&api, post("/pipelines/p/events", at_limit.clone() + "x")).await;

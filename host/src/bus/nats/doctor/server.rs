@@ -48,14 +48,23 @@ pub(super) fn basics(info: &ServerInfo) -> Vec<Finding> {
     vec![version, jetstream, payload]
 }
 
-/// Servers of the cluster, as far as the server tells its clients.
-pub(super) fn server_count(info: &ServerInfo) -> usize {
-    if info.cluster.is_some() { info.connect_urls.len().max(1) } else { 1 }
+/// Servers that share JetStream's work; `None` when it is a cluster and only its monitoring can tell.
+pub(super) fn server_count(info: &ServerInfo, varz: Option<&Value>) -> Option<usize> {
+    if info.cluster.is_none() {
+        return Some(1);
+    }
+    let size = varz?.pointer("/jetstream/meta/cluster_size").and_then(Value::as_u64)?;
+    usize::try_from(size).ok()
 }
 
-pub(super) fn cluster(info: &ServerInfo, replicas: Option<usize>) -> Finding {
-    let servers = server_count(info);
+pub(super) fn cluster(servers: Option<usize>, replicas: Option<usize>) -> Finding {
     let copies = replicas.map_or_else(String::new, |replicas| format!(", {replicas} copies of each stream"));
+    let Some(servers) = servers else {
+        let loss = "each stream, with the disk of its server, if nats.replicas is 1";
+        let remedy = "give --monitor http://HOST:8222 (nats-server --http_port 8222)";
+        let found = format!("a cluster, of how many servers only its monitoring tells{copies}");
+        return Finding::bad(Verdict::Unknown, "replicas", found, loss, remedy);
+    };
     let found = format!("{servers} server{}{copies}", if servers == 1 { "" } else { "s" });
     let bad = |verdict, loss: &str, remedy: &str| Finding::bad(verdict, "replicas", found.clone(), loss, remedy);
     match (servers, replicas.unwrap_or(1)) {
@@ -105,9 +114,14 @@ pub(super) fn storage(account: &Value, examination: &Examination) -> Finding {
 }
 
 /// How soon what the server has confirmed is on its disk.
-pub(super) fn sync(varz: Option<&Value>, servers: usize) -> Finding {
+pub(super) fn sync(varz: Option<&Value>, servers: Option<usize>) -> Finding {
     const REMEDY: &str = "set jetstream { sync_interval: always } in the server's configuration";
-    let Some(config) = varz.and_then(|varz| varz.pointer("/jetstream/config")) else {
+    let config = varz.and_then(|varz| varz.pointer("/jetstream/config"));
+    if config.and_then(|config| config.get("sync_always")).and_then(Value::as_bool) == Some(true) {
+        return Finding::ok("sync_interval", "always");
+    }
+    let interval = config.and_then(|config| config.get("sync_interval")).and_then(Value::as_u64);
+    let Some(interval) = interval else {
         return Finding::bad(
             Verdict::Unknown,
             "sync_interval",
@@ -116,16 +130,12 @@ pub(super) fn sync(varz: Option<&Value>, servers: usize) -> Finding {
             "give --monitor http://HOST:8222 (nats-server --http_port 8222)",
         );
     };
-    let interval = config.get("sync_interval").and_then(Value::as_u64).unwrap_or(0);
-    if config.get("sync_always").and_then(Value::as_bool) == Some(true) {
-        return Finding::ok("sync_interval", "always");
-    }
     let found = format!("{} ms", interval / 1_000_000);
     if interval <= SYNC_SHORT_NS {
         return Finding::ok("sync_interval", found);
     }
     let loss = "commits of that time, when the machine (not only the server) stops without warning";
-    if servers >= 3 {
+    if servers.is_some_and(|servers| servers >= 3) {
         let loss = format!("{loss}, on most servers at once");
         return Finding::bad(Verdict::Warning, "sync_interval", found, &loss, REMEDY);
     }
@@ -179,25 +189,28 @@ mod tests {
 
     #[test]
     fn copies_fit_the_cluster() {
-        let of = |servers: usize, replicas| {
-            let cluster = (servers > 1).then(|| "c".to_owned());
-            let connect_urls = (0..servers).map(|at| at.to_string()).collect();
-            super::cluster(&ServerInfo { cluster, connect_urls, ..info("2.15.1", true, 0) }, Some(replicas)).verdict
-        };
+        let of = |servers, replicas| super::cluster(Some(servers), Some(replicas)).verdict;
         assert_eq!(of(1, 1), Verdict::Warning);
         assert_eq!(of(1, 3), Verdict::Wrong);
         assert_eq!(of(3, 1), Verdict::Wrong);
         assert_eq!((of(3, 3), of(5, 3)), (Verdict::Ok, Verdict::Ok));
+        assert_eq!(super::cluster(None, Some(3)).verdict, Verdict::Unknown);
+        let alone = info("2.15.1", true, 0);
+        let clustered = ServerInfo { cluster: Some("c".to_owned()), ..alone.clone() };
+        let varz = json!({"jetstream": {"meta": {"cluster_size": 3}}});
+        assert_eq!(server_count(&alone, None), Some(1));
+        assert_eq!((server_count(&clustered, None), server_count(&clustered, Some(&varz))), (None, Some(3)));
     }
 
     #[test]
     fn what_is_confirmed_is_on_the_disk() {
-        let of = |config: Value, servers| sync(Some(&json!({"jetstream": {"config": config}})), servers).verdict;
+        let of = |config: Value, servers| sync(Some(&json!({"jetstream": {"config": config}})), Some(servers)).verdict;
         assert_eq!(of(json!({"sync_interval": 120_000_000_000_u64}), 1), Verdict::Wrong);
         assert_eq!(of(json!({"sync_interval": 120_000_000_000_u64}), 3), Verdict::Warning);
         assert_eq!(of(json!({"sync_interval": 120_000_000_000_u64, "sync_always": true}), 1), Verdict::Ok);
         assert_eq!(of(json!({"sync_interval": 500_000_000}), 1), Verdict::Ok);
-        assert_eq!(sync(None, 1).verdict, Verdict::Unknown);
+        assert_eq!(of(json!({}), 1), Verdict::Unknown);
+        assert_eq!(sync(None, Some(1)).verdict, Verdict::Unknown);
     }
 
     #[test]

@@ -4,24 +4,36 @@ use serde_json::{Value, json};
 
 use super::{Finding, Hop, Verdict};
 
-/// What a stream must have, and what would be lost otherwise.
-const STREAM: [(&str, &str, &str); 7] = [
-    ("storage", "\"file\"", "all that is under way and all state when the server ends"),
-    ("discard", "\"new\"", "the oldest events that are under way, and state, when the stream is full"),
-    ("retention", "\"workqueue\"", "room: what was read stays, until the stream is full and nothing flows"),
-    ("max_age", "0", "events and state that are older"),
-    ("max_msgs", "-1", "events or state beyond that number"),
-    ("max_msgs_per_subject", "-1", "events or state beyond that number"),
-    ("allow_atomic", "true", "every commit: they are refused"),
+/// What a stream must have, what would be lost otherwise, and how to set it.
+const STREAM: [(&str, &str, &str, &str); 9] = [
+    ("storage", "\"file\"", "all that is under way and all state when the server ends", REMAKE),
+    ("discard", "\"new\"", "the oldest events that are under way, and state, when the stream is full", RESTART),
+    ("retention", "\"workqueue\"", "room: what was read stays, until the stream is full and nothing flows", REMAKE),
+    ("max_age", "0", "events and state that are older", RESTART),
+    ("max_msgs", "-1", "events or state beyond that number", RESTART),
+    ("max_msgs_per_subject", "-1", "events or state beyond that number", RESTART),
+    ("max_msg_size", "-1", "time: larger messages are refused, and their partition stands still", RESTART),
+    ("allow_atomic", "true", "time: every commit is refused", RESTART),
+    ("allow_rollup_hdrs", "true", "time: every commit is refused", RESTART),
 ];
 /// What a consumer must have.
-const CONSUMER: [(&str, &str, &str); 3] = [
-    ("ack_policy", "\"explicit\"", "what a host that ends has read and not finished"),
-    ("max_deliver", "-1", "what has been delivered that often, to hosts that ended"),
-    ("priority_policy", "\"pinned_client\"", "time: two hosts work on one partition, and one of them in vain"),
+const CONSUMER: [(&str, &str, &str, &str); 3] = [
+    ("ack_policy", "\"explicit\"", "what a host that ends has read and not finished", REMAKE_CONSUMER),
+    ("max_deliver", "-1", "what has been delivered that often, to hosts that ended", RESTART),
+    (
+        "priority_policy",
+        "\"pinned_client\"",
+        "time: two hosts work on one partition, one of them in vain",
+        REMAKE_CONSUMER,
+    ),
 ];
-/// How to set either right.
-const REMEDY: &str = "start the chain again: `tapeline up` and `run` set it right; find out who changes it";
+/// How to set right what can be changed.
+const RESTART: &str = "start the chain again: `tapeline up` and `run` set it right; find out who changes it";
+/// How to set right what a broker does not let change.
+const REMAKE: &str =
+    "let the chain finish what is under way, remove its streams and its data folder, and start it again";
+const REMAKE_CONSUMER: &str =
+    "remove the consumer (`nats consumer rm`) and start the chain again: it goes on where it was";
 
 /// Looks at a stream and its consumers as the broker's API describes them.
 pub(super) fn check(hop: &Hop, stream: &Value, consumers: &Value, replicas: Option<usize>) -> Vec<Finding> {
@@ -36,7 +48,7 @@ pub(super) fn check(hop: &Hop, stream: &Value, consumers: &Value, replicas: Opti
     if let Some(wanted) = replicas.filter(|wanted| *wanted as u64 != copies) {
         let found = format!("{copies} copies, {wanted} in the pipeline file");
         let loss = "what is under way and all state, with that many servers";
-        findings.push(Finding::bad(Verdict::Wrong, name.clone(), found, loss, REMEDY));
+        findings.push(Finding::bad(Verdict::Wrong, name.clone(), found, loss, RESTART));
     }
     let away = stream.pointer("/cluster/replicas").and_then(Value::as_array).map_or(0, |replicas| {
         let is_behind = |replica: &&Value| replica.get("current") != Some(&json!(true));
@@ -58,13 +70,13 @@ pub(super) fn check(hop: &Hop, stream: &Value, consumers: &Value, replicas: Opti
     findings
 }
 
-fn compare(name: &str, config: Option<&Value>, wanted: &[(&str, &str, &str)], findings: &mut Vec<Finding>) {
-    for (key, value, loss) in wanted {
+fn compare(name: &str, config: Option<&Value>, wanted: &[(&str, &str, &str, &str)], findings: &mut Vec<Finding>) {
+    for (key, value, loss, remedy) in wanted {
         // The API leaves out what is zero.
         let found = config.and_then(|config| config.get(key)).map_or_else(|| "0".to_owned(), Value::to_string);
         if found != *value {
             let found = format!("{key} is {found}, not {value}");
-            findings.push(Finding::bad(Verdict::Wrong, name, found, loss, REMEDY));
+            findings.push(Finding::bad(Verdict::Wrong, name, found, loss, remedy));
         }
     }
 }
@@ -76,7 +88,7 @@ mod tests {
     fn stream(change: &str, value: Value) -> Value {
         let mut config = json!({
             "storage": "file", "discard": "new", "retention": "workqueue", "max_age": 0, "max_msgs": -1,
-            "max_msgs_per_subject": -1, "allow_atomic": true, "num_replicas": 1, "duplicate_window": 120_000_000_000_u64
+            "max_msgs_per_subject": -1, "max_msg_size": -1, "allow_atomic": true, "allow_rollup_hdrs": true, "num_replicas": 1, "duplicate_window": 120_000_000_000_u64
         });
         config[change] = value;
         json!({"config": config})
@@ -111,6 +123,8 @@ mod tests {
             ("max_age", json!(1_000)),
             ("max_msgs", json!(10)),
             ("allow_atomic", json!(null)),
+            ("allow_rollup_hdrs", json!(false)),
+            ("max_msg_size", json!(1_000)),
         ] {
             let findings = found(&stream(key, value), &none, 1);
             assert!(matches!(&findings[..], [(Verdict::Wrong, text)] if text.contains(key)), "{key}: {findings:?}");
