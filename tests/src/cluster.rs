@@ -79,6 +79,11 @@ impl NatsServer {
         Ok(servers)
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its port.
     pub const fn port(&self) -> u16 {
         self.port
@@ -196,6 +201,11 @@ impl Host {
         let mut command = Command::new(program::path());
         let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn()?;
         Ok(Self { child, errors })
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it with -9.

@@ -18,7 +18,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 use tapeline::pipeline::spec::Pipeline;
 use tapeline_tests::{
-    bench::{chain, invoke, invoke::Answers, layouts, plain},
+    bench::{chain, chained, cpu_seconds, invoke, invoke::Answers, layouts, plain},
+    cluster::NatsServer,
     program::{self, SpawnQuietly},
 };
 
@@ -100,11 +101,12 @@ fn compare(arguments: &Arguments) -> Result<()> {
         }
         None => println!("wasmtime serve: not compared; `cargo install wasmtime-cli` puts it on the path"),
     }
+    let chained = of_chain(folder.path(), &market, arguments)?;
     let layouts = layouts::measure()?;
     for (layout, ns) in &layouts {
         println!("layout {layout:<18} {ns:>8.0} ns/event");
     }
-    let kept = serde_json::json!({ "ways": all, "invoke": stage, "wasmtime_serve": wasmtime, "layouts": layouts });
+    let kept = serde_json::json!({ "ways": all, "invoke": stage, "wasmtime_serve": wasmtime, "chained": chained, "layouts": layouts });
     std::fs::write(&arguments.json, serde_json::to_vec_pretty(&kept)?)?;
     println!("kept in {}", arguments.json.display());
     Ok(())
@@ -171,12 +173,6 @@ fn print_answers(what: &str, answers: Answers) {
 
 fn measure(way: Way, market: &Path, events: u64) -> Result<Figures> {
     let folder = tempfile::tempdir()?;
-    let bars = |text: &str| {
-        let text =
-            text.replace(r#"tables = ["trades", "bars", "averages", "alarms"]"#, r#"tables = ["bars", "alarms"]"#);
-        text.replace(r#"objects = ["trades", "bars"]"#, r#"objects = ["bars"]"#)
-    };
-    let rows = |text: &str| text.replace(r#"objects = ["trades", "bars"]"#, r#"objects = ["bars"]"#);
     let pipeline = std::fs::read_to_string(program::bitcoin_pipeline())?;
     let file = folder.path().join("pipeline.toml");
     let who = match way {
@@ -185,8 +181,8 @@ fn measure(way: Way, market: &Path, events: u64) -> Result<Figures> {
     };
     let text = match way {
         Way::RunAll => pipeline,
-        Way::RunRows => rows(&pipeline),
-        _ => bars(&pipeline),
+        Way::RunRows => only_rows(&pipeline),
+        _ => only_bars(&pipeline),
     };
     std::fs::write(&file, text)?;
     let spec = Pipeline::load(&file)?;
@@ -244,14 +240,56 @@ fn measure(way: Way, market: &Path, events: u64) -> Result<Figures> {
     })
 }
 
-fn ns_each(seconds: f64, events: u64) -> f64 {
-    seconds * 1e9 / events.max(1) as f64
+/// The pipeline with bars and alarms stored, and nothing else.
+fn only_bars(text: &str) -> String {
+    let text = text.replace(r#"tables = ["trades", "bars", "averages", "alarms"]"#, r#"tables = ["bars", "alarms"]"#);
+    only_rows(&text)
 }
 
-fn cpu_seconds(who: UsageWho) -> Result<f64> {
-    let usage = getrusage(who)?;
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+/// The pipeline without files of trades.
+fn only_rows(text: &str) -> String {
+    text.replace(r#"objects = ["trades", "bars"]"#, r#"objects = ["bars"]"#)
+}
+
+/// The main job chained by a broker: the best of some rounds, its latency, and what an idle host takes.
+fn of_chain(folder: &Path, market: &Path, arguments: &Arguments) -> Result<serde_json::Value> {
+    if !NatsServer::is_there() {
+        println!("chained: not measured; there is no nats-server on the path");
+        return Ok(serde_json::Value::Null);
+    }
+    let pipeline = folder.join("bars.toml");
+    std::fs::write(&pipeline, only_bars(&std::fs::read_to_string(program::bitcoin_pipeline())?))?;
+    let mut best: Option<chained::Chained> = None;
+    for _ in 0..arguments.rounds {
+        let measured = chained::throughput(&pipeline, market, arguments.events)?;
+        if best.is_none_or(|best| best.events_per_second < measured.events_per_second) {
+            best = Some(measured);
+        }
+    }
+    let best = best.context("at least one round")?;
+    let per_cpu = arguments.events as f64 / (best.program_cpu_seconds + best.broker_cpu_seconds);
+    println!(
+        "chained: {:.0} events/s through six stages, {per_cpu:.0} events/CPU s (broker {:.2} of {:.2} CPU s)",
+        best.events_per_second,
+        best.broker_cpu_seconds,
+        best.program_cpu_seconds + best.broker_cpu_seconds
+    );
+    println!(
+        "  the broker alone, {} messages of {} bytes: {:.0} events/s; chained / alone {:.2}",
+        best.messages,
+        best.bytes / best.messages.max(1),
+        best.broker_events_per_second,
+        best.events_per_second / best.broker_events_per_second
+    );
+    let latency = chained::latency(&program::bitcoin_pipeline())?;
+    println!("  request to row at 1,000 trades/s: p50 {:.1} ms, p99 {:.1} ms", latency.p50_ms, latency.p99_ms);
+    let idle = chained::idle(&program::bitcoin_pipeline())?;
+    println!("  an idle host: {:.1} % of a core, {:.0} MiB", idle.cpu_percent, idle.mib);
+    Ok(serde_json::json!({ "throughput": best, "latency": latency, "idle": idle }))
+}
+
+fn ns_each(seconds: f64, events: u64) -> f64 {
+    seconds * 1e9 / events.max(1) as f64
 }
 
 /// How long a warm start takes until the first row can be read.
