@@ -79,7 +79,7 @@ fn commit(watermark: i64, entries: Vec<Entry>) -> Commit {
 /// Commits, and waits until it is known what became of it.
 fn stored(store: &mut Box<dyn StateStore>, commit: Commit) -> tapeline::error::Result<()> {
     store.commit(commit)?;
-    store.settle(true)
+    store.settle(true).map(drop)
 }
 
 fn values(store: &dyn StateStore) -> Result<Vec<(String, u64, Vec<u8>)>> {

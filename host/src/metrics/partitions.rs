@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::{
@@ -59,6 +59,8 @@ pub struct PartitionMetrics {
     latency: Histogram,
     /// When messages came that are not committed, and how many events they have.
     uncommitted: Arc<Mutex<(Vec<Instant>, u64)>>,
+    /// When messages came whose commit is under way.
+    committing: Arc<Mutex<Vec<Instant>>>,
 }
 
 fn seconds() -> Histogram {
@@ -112,6 +114,7 @@ impl Partitions {
             commit_events: self.commit_events.get_or_create(&label).clone(),
             latency: self.latency.get_or_create(&label).clone(),
             uncommitted: Arc::default(),
+            committing: Arc::default(),
         }
     }
 }
@@ -144,6 +147,7 @@ impl PartitionMetrics {
         }
         // What another worker goes on with is not committed here.
         *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner) = (Vec::new(), 0);
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -155,8 +159,16 @@ impl Observer for PartitionMetrics {
             return;
         }
         self.events_out.inc_by(commit.events_out);
-        self.commit_duration.observe(commit.took.as_secs_f64());
         self.commit_events.observe(events as f64);
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner).extend(receipts);
+    }
+
+    fn stored(&mut self, took: Duration) {
+        let receipts = std::mem::take(&mut *self.committing.lock().unwrap_or_else(PoisonError::into_inner));
+        if receipts.is_empty() {
+            return;
+        }
+        self.commit_duration.observe(took.as_secs_f64());
         for receipt in receipts {
             self.latency.observe(receipt.elapsed().as_secs_f64());
         }
@@ -165,8 +177,6 @@ impl Observer for PartitionMetrics {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use crate::metrics::Metrics;
 
     use super::*;
@@ -179,8 +189,9 @@ mod tests {
         partition.lags(5);
         partition.received(100, false, Instant::now() - Duration::from_secs(2));
         partition.received(28, true, Instant::now());
-        let commit = Committed { events_out: 120, took: Duration::from_millis(3), ..Committed::default() };
+        let commit = Committed { events_out: 120, ..Committed::default() };
         partition.committed(&commit, Vec::new());
+        partition.stored(Duration::from_millis(3));
         let text = metrics.encode(0);
         let label = "{stage=\"dedup\",partition=\"3\"}";
         for line in [
@@ -205,6 +216,7 @@ mod tests {
         partition.received(100, false, Instant::now());
         partition.owns(false);
         partition.committed(&Committed::default(), Vec::new());
+        partition.stored(Duration::ZERO);
         let text = metrics.encode(0);
         assert!(text.contains("receipt_to_commit_seconds_count{stage=\"dedup\",partition=\"0\"} 0"), "{text}");
     }

@@ -122,9 +122,16 @@ impl Shared {
         self.journal_end.load(Ordering::Acquire).saturating_sub(self.journal_done.load(Ordering::Acquire))
     }
 
+    /// Sleeps until something is in the journal, or the time is over.
     fn sleep(&self, time: Duration) {
         let guard = self.wake_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.wake.wait_timeout(guard, time));
+        drop(self.wake.wait_timeout_while(guard, time, |()| self.waiting() == 0 && !self.is_stopping()));
+    }
+
+    /// Wakes the worker: with the lock, so that it cannot fall asleep in between.
+    fn wake(&self) {
+        let _guard = self.wake_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wake.notify_all();
     }
 
     fn fail(&self, what: &str, error: &Error) {
@@ -136,7 +143,7 @@ impl Shared {
 
     fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
-        self.wake.notify_all();
+        self.wake();
     }
 }
 
@@ -281,7 +288,7 @@ fn write_journal(mut journal: SqliteStore, requests: &mpsc::Receiver<Request>, s
         match journal.append_journal(&batch) {
             Ok(last) => {
                 shared.journal_end.fetch_max(last, Ordering::AcqRel);
-                shared.wake.notify_all();
+                shared.wake();
                 for (count, answer) in answers {
                     let _ = answer.send(Ok(last - total + count));
                 }

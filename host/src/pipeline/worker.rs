@@ -29,8 +29,13 @@ const OUT_MAX: usize = 3;
 
 /// Watches commits.
 pub trait Observer: Send {
-    /// Called after each commit, with what it did and how long it took.
+    /// Called after each commit, with what it did. It may still be under way.
     fn committed(&mut self, commit: &Committed, tapped: Vec<Tapped>);
+
+    /// Called when a commit is known to be stored, with how long that took.
+    fn stored(&mut self, took: Duration) {
+        let _ = took;
+    }
 }
 
 /// What a commit did.
@@ -46,7 +51,7 @@ pub struct Committed {
     pub dead_letters: u64,
     /// Events that went on to the next segment.
     pub events_out: u64,
-    /// How long the commit took.
+    /// How long the commit took, or to begin it when it is still under way.
     pub took: Duration,
     /// The watermark, ns since the epoch.
     pub watermark: i64,
@@ -139,7 +144,7 @@ impl<S: StateStore> Worker<S> {
     /// # Errors
     /// What became of the last commit; as [`Worker::take`].
     pub fn settled(&mut self) -> Result<&BTreeMap<String, ReadFrom>> {
-        self.guarded(|worker| worker.store.settle(false))?;
+        self.guarded(|worker| worker.settle(false))?;
         Ok(self.store.settled().unwrap_or(&self.committed_read))
     }
 
@@ -213,8 +218,15 @@ impl<S: StateStore> Worker<S> {
     pub fn commit(&mut self) -> Result<()> {
         self.guarded(|worker| {
             worker.commit_all()?;
-            worker.store.settle(true)
+            worker.settle(true)
         })
+    }
+
+    fn settle(&mut self, waits: bool) -> Result<()> {
+        if let Some(took) = self.store.settle(waits)? {
+            self.observer.stored(took);
+        }
+        Ok(())
     }
 
     fn guarded(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
@@ -261,7 +273,7 @@ impl<S: StateStore> Worker<S> {
     /// Goes back to the last commit and does the same work again, piece by piece, each committed by itself.
     fn start_over(&mut self, stage: &str, fault: &crate::runtime::Fault) -> Result<()> {
         tracing::warn!(stage, %fault, pieces = self.uncommitted.len(), "a stage failed; starting over from the commit");
-        self.store.settle(true)?;
+        self.settle(true)?;
         let committed = self.store.progress()?;
         self.segment.rewind(&self.store, &committed)?;
         let mut pieces = std::mem::take(&mut self.uncommitted).into_iter().peekable();
@@ -279,6 +291,8 @@ impl<S: StateStore> Worker<S> {
     }
 
     fn store_outcome(&mut self, mut commit: Commit, tapped: Vec<Tapped>) -> Result<()> {
+        // One at a time.
+        self.settle(true)?;
         let started = Instant::now();
         for (_, step) in std::mem::take(&mut self.uncommitted) {
             match step {
@@ -309,6 +323,9 @@ impl<S: StateStore> Worker<S> {
         self.records = 0;
         self.last_commit = Instant::now();
         self.observer.committed(&done, tapped);
+        if self.store.settled().is_none() {
+            self.observer.stored(done.took);
+        }
         Ok(())
     }
 }

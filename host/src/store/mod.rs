@@ -7,7 +7,7 @@ mod sqlite;
 #[cfg(test)]
 mod testsuite;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 pub use sqlite::SqliteStore;
 use tapeline_events::Day;
@@ -327,13 +327,14 @@ pub trait StateStore: Send {
     /// does the next commit. Whoever goes back, or tells others that something is done, settles first.
     fn commit(&mut self, commit: Commit) -> Result<u64>;
 
-    /// Finds out what became of the last commit, and waits for that if told to.
+    /// Finds out what became of the last commit, and waits for that if told to. Says how long it took when it is stored
+    /// since the last time.
     ///
     /// # Errors
     /// As [`Self::commit`].
-    fn settle(&mut self, waits: bool) -> Result<()> {
+    fn settle(&mut self, waits: bool) -> Result<Option<Duration>> {
         let _ = waits;
-        Ok(())
+        Ok(None)
     }
 
     /// How far producers on the bus have been read by commits that are known to be stored; `None` when all are that have

@@ -1,6 +1,6 @@
 //! Benchmarks: the same job on the same input, in one run, four ways.
 //!
-//! `cargo xtask bench [--events N] [--rounds N] [--json FILE]`. Each way runs in a process of its own, so that CPU time
+//! `cargo xtask bench [--events N] [--rounds N] [--chained] [--json FILE]`. Each way runs in a process of its own, so that CPU time
 //! and peak memory are its own, and in every round, in turns; its fastest round counts, since what else goes on in a
 //! machine only ever takes time. The figures of one run can be compared with each other; those of two runs cannot.
 
@@ -33,6 +33,9 @@ struct Arguments {
     /// How often each way is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Only chains by NATS; nothing is kept.
+    #[arg(long)]
+    chained: bool,
     /// Where the results are kept.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -88,6 +91,9 @@ fn compare(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let market = folder.path().join("market.txt");
     chain::write_market(&market, arguments.events)?;
+    if arguments.chained {
+        return of_chain(folder.path(), &market, arguments).map(drop);
+    }
     let all = best_of_rounds(arguments, &market)?;
     print(&all);
     println!("start-up: first row {:.0} ms after a warm start", first_row_ms(folder.path())?);

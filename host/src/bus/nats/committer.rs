@@ -7,7 +7,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -25,8 +25,16 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// has, if any, is stored or refused.
 pub(super) struct Committer {
     orders: mpsc::Sender<(Vec<Part>, String)>,
-    answers: mpsc::Receiver<Result<u64>>,
+    answers: mpsc::Receiver<Result<Stored>>,
     is_busy: bool,
+}
+
+/// A commit that is stored.
+pub(super) struct Stored {
+    /// Number in the stream of its first message.
+    pub(super) sequence: u64,
+    /// How long it took.
+    pub(super) took: Duration,
 }
 
 impl Committer {
@@ -38,7 +46,9 @@ impl Committer {
             let work = Work { broker, hop, producer, is_stopping };
             for (parts, commit) in taken {
                 // Nobody to hear it goes back to what is committed, and sees it there.
-                let _ = answer.send(work.store(&parts, &commit));
+                let begun = Instant::now();
+                let stored = work.store(&parts, &commit);
+                let _ = answer.send(stored.map(|sequence| Stored { sequence, took: begun.elapsed() }));
             }
         });
         Self { orders, answers, is_busy: false }
@@ -53,13 +63,12 @@ impl Committer {
         self.orders.send((parts, commit)).map_err(|_| gone())
     }
 
-    /// Number in the stream of the first message of what was stored; `None` when there is nothing to wait for, or it is
-    /// not done and one does not wait.
+    /// What was stored; `None` when there is nothing to wait for, or it is not done and one does not wait.
     ///
     /// # Errors
     /// `Conflict` when another worker has committed since; `Unavailable` when the host stops and the broker does not
     /// answer.
-    pub(super) fn settle(&mut self, waits: bool) -> Result<Option<u64>> {
+    pub(super) fn settle(&mut self, waits: bool) -> Result<Option<Stored>> {
         if !self.is_busy {
             return Ok(None);
         }

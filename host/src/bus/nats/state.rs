@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use async_nats::jetstream::{message::StreamMessage, stream::LastRawMessageErrorKind};
@@ -269,12 +270,11 @@ impl StateStore for NatsState {
         Ok(self.progress.journal_sequence)
     }
 
-    fn settle(&mut self, waits: bool) -> Result<()> {
-        if let Some(sequence) = self.committer.settle(waits)? {
-            self.sequence = sequence;
-            self.settled.clone_from(&self.progress.read);
-        }
-        Ok(())
+    fn settle(&mut self, waits: bool) -> Result<Option<Duration>> {
+        let Some(stored) = self.committer.settle(waits)? else { return Ok(None) };
+        self.sequence = stored.sequence;
+        self.settled.clone_from(&self.progress.read);
+        Ok(Some(stored.took))
     }
 
     fn settled(&self) -> Option<&BTreeMap<String, ReadFrom>> {

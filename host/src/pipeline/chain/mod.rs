@@ -33,7 +33,7 @@ use crate::{
     store::{ReadFrom, SqliteStore, StateStore},
 };
 
-/// How long a worker waits for more before it commits what it has.
+/// How long a worker waits for more before it commits what it has, while the commit before is under way.
 const LINGER: Duration = Duration::from_millis(2);
 /// How long a worker without work waits before it looks whether it is to stop.
 const IDLE_LOOK: Duration = Duration::from_millis(250);
@@ -278,8 +278,12 @@ impl Chain {
         let mut last_message: Option<Instant> = None;
         let is_mine = || members.is_mine(reader, *partition);
         while !self.is_stopping() && is_mine() {
-            let is_busy = worker.has_uncommitted() || worker.is_settling();
-            let patience = if is_busy { LINGER } else { IDLE_LOOK };
+            let patience = match (worker.is_settling(), worker.has_uncommitted()) {
+                (true, _) => LINGER,
+                // What comes during a commit goes together into the next one: batches grow with the load by themselves.
+                (false, true) => Duration::ZERO,
+                (false, false) => IDLE_LOOK,
+            };
             let received = inbox.next(patience)?;
             let is_certain = last_message.is_some_and(|at| at.elapsed() < CERTAIN);
             if !is_certain && (received.is_some() || inbox.has_gap()) && !worker.store_mut().is_current()? {
@@ -322,7 +326,7 @@ impl Chain {
         let mut merged = Merged::new(&read, self.pipeline.nats.partitions);
         let mut has_read = false;
         while !self.is_stopping() {
-            let patience = if worker.has_uncommitted() || has_read { LINGER } else { IDLE_LOOK };
+            let patience = if worker.has_uncommitted() || has_read { Duration::ZERO } else { IDLE_LOOK };
             let share = patience / u32::try_from(inboxes.len()).unwrap_or(1);
             has_read = false;
             for (inbox, metrics) in inboxes.iter_mut().zip(metrics) {
@@ -429,6 +433,13 @@ impl Observer for Writing {
             metrics.committed(commit, Vec::new());
         }
         self.inner.committed(commit, tapped);
+    }
+
+    fn stored(&mut self, took: Duration) {
+        for metrics in &mut self.metrics {
+            metrics.stored(took);
+        }
+        self.inner.stored(took);
     }
 }
 

@@ -50,6 +50,10 @@ impl Observer for Telling {
         }
         self.inner.committed(commit, tapped);
     }
+
+    fn stored(&mut self, took: Duration) {
+        self.inner.stored(took);
+    }
 }
 
 /// Gives out the letters of a store until nothing is stored any more, and then what is left for a while. What the broker
