@@ -8,8 +8,11 @@ use async_nats::{
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::Broker;
-use crate::bus::{TRACEPARENT, TraceContext};
+use super::{ANSWER_TIME_MAX, Broker, unavailable};
+use crate::{
+    bus::{TRACEPARENT, TraceContext},
+    error::Result,
+};
 
 /// Messages of a batch; a limit of the broker.
 pub(super) const MESSAGES_MAX: usize = 1_000;
@@ -40,8 +43,35 @@ struct Stored {
 }
 
 impl Broker {
+    /// Publishes messages, each by itself. Some may be stored when it fails.
+    pub(super) fn publish_all(&self, parts: &[Part]) -> Result<()> {
+        let published = self.wait(async {
+            tokio::time::timeout(ANSWER_TIME_MAX, async {
+                let mut answers = Vec::with_capacity(parts.len());
+                for part in parts {
+                    let mut headers = HeaderMap::new();
+                    if let Some(trace) = part.trace {
+                        headers.insert(TRACEPARENT, trace.to_string());
+                    }
+                    let sent = self.jetstream.publish_with_headers(part.subject.clone(), headers, part.payload.clone());
+                    answers.push(sent.await?);
+                }
+                for answer in answers {
+                    answer.await?;
+                }
+                Ok::<_, async_nats::Error>(())
+            })
+            .await
+        });
+        match published {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(unavailable("publish what a commit gives out".to_owned(), error)),
+            Err(late) => Err(unavailable("publish what a commit gives out".to_owned(), late)),
+        }
+    }
+
     /// Stores a batch. Gives the number in the stream of its first message.
-    pub(super) async fn store_together(&self, parts: &[Part]) -> Result<u64, Refusal> {
+    pub(super) async fn store_together(&self, parts: &[Part]) -> std::result::Result<u64, Refusal> {
         let client = self.client();
         let id = client.new_inbox();
         let id = id.rsplit('.').next().unwrap_or_default();
@@ -49,8 +79,11 @@ impl Broker {
         let unavailable = |error: async_nats::Error| Refusal::Unavailable(error);
         for (at, part) in parts.iter().enumerate() {
             let mut headers = HeaderMap::new();
-            headers.insert("Nats-Batch-Id", id);
-            headers.insert("Nats-Batch-Sequence", (at + 1).to_string());
+            // A single message is whole by itself, and costs a tenth of a batch of one.
+            if count > 1 {
+                headers.insert("Nats-Batch-Id", id);
+                headers.insert("Nats-Batch-Sequence", (at + 1).to_string());
+            }
             if part.is_rollup {
                 headers.insert("Nats-Rollup", "sub");
             }
@@ -65,7 +98,9 @@ impl Broker {
                 sent.map_err(|error| unavailable(error.into()))?;
                 continue;
             }
-            headers.insert("Nats-Batch-Commit", "1");
+            if count > 1 {
+                headers.insert("Nats-Batch-Commit", "1");
+            }
             let answer = client.request_with_headers(part.subject.clone(), headers, part.payload.clone()).await;
             let answer = answer.map_err(|error| unavailable(error.into()))?;
             return match serde_json::from_slice(&answer.payload).map_err(|error| unavailable(error.into()))? {

@@ -13,7 +13,7 @@ use std::{
 use super::{
     ANSWER_TIME_MAX, Broker, Hop,
     batch::{Part, Refusal},
-    state::read_position,
+    position::read_position,
     unavailable,
 };
 use crate::error::{Error, Kind, Result};
@@ -24,9 +24,19 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// A thread that stores one commit at a time, as often as it takes; it ends when this is dropped and the commit that it
 /// has, if any, is stored or refused.
 pub(super) struct Committer {
-    orders: mpsc::Sender<(Vec<Part>, String)>,
+    orders: mpsc::Sender<Order>,
     answers: mpsc::Receiver<Result<Stored>>,
     is_busy: bool,
+}
+
+/// A commit that is to be stored.
+pub(super) struct Order {
+    /// What is stored together: the position first.
+    pub(super) together: Vec<Part>,
+    /// What follows from it, and is published then.
+    pub(super) then: Vec<Part>,
+    /// Identity of the commit.
+    pub(super) commit: String,
 }
 
 /// A commit that is stored.
@@ -40,27 +50,27 @@ pub(super) struct Stored {
 impl Committer {
     /// A committer of a producer's. When the host stops it gives up what the broker does not take.
     pub(super) fn start(broker: Broker, hop: Hop, producer: String, is_stopping: Arc<AtomicBool>) -> Self {
-        let (orders, taken) = mpsc::channel::<(Vec<Part>, String)>();
+        let (orders, taken) = mpsc::channel::<Order>();
         let (answer, answers) = mpsc::channel();
         thread::spawn(move || {
             let work = Work { broker, hop, producer, is_stopping };
-            for (parts, commit) in taken {
+            for order in taken {
                 // Nobody to hear it goes back to what is committed, and sees it there.
                 let begun = Instant::now();
-                let stored = work.store(&parts, &commit);
+                let stored = work.carry_out(&order);
                 let _ = answer.send(stored.map(|sequence| Stored { sequence, took: begun.elapsed() }));
             }
         });
         Self { orders, answers, is_busy: false }
     }
 
-    /// Begins to store a batch, once the one before it has been settled.
+    /// Begins to store a commit, once the one before it has been settled.
     ///
     /// # Errors
     /// `Internal` when its thread is gone.
-    pub(super) fn begin(&mut self, parts: Vec<Part>, commit: String) -> Result<()> {
+    pub(super) fn begin(&mut self, order: Order) -> Result<()> {
         self.is_busy = true;
-        self.orders.send((parts, commit)).map_err(|_| gone())
+        self.orders.send(order).map_err(|_| gone())
     }
 
     /// What was stored; `None` when there is nothing to wait for, or it is not done and one does not wait.
@@ -98,6 +108,17 @@ struct Work {
 }
 
 impl Work {
+    fn carry_out(&self, order: &Order) -> Result<u64> {
+        let sequence = self.store(&order.together, &order.commit)?;
+        while let Err(error) = self.broker.publish_all(&order.then) {
+            if self.is_stopping.load(Ordering::Acquire) {
+                return Err(error);
+            }
+            thread::sleep(RETRY_PAUSE);
+        }
+        Ok(sequence)
+    }
+
     /// Stores a batch, as often as it takes.
     fn store(&self, parts: &[Part], commit: &str) -> Result<u64> {
         let mut has_failed = false;
@@ -112,7 +133,7 @@ impl Work {
                 Refusal::Overtaken => {
                     // It may have been stored by an attempt whose answer was lost.
                     match read_position(&self.broker, &self.hop, &self.producer) {
-                        Ok((sequence, Some(position))) if has_failed && position.commit == commit => {
+                        Ok((sequence, Some(position))) if has_failed && position.head.commit == commit => {
                             return Ok(sequence);
                         }
                         Ok(_) => {

@@ -7,6 +7,7 @@ mod doctor;
 mod follow;
 mod inbox;
 mod members;
+mod position;
 mod state;
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};

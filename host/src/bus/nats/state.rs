@@ -7,12 +7,12 @@ use std::{
 };
 
 use async_nats::jetstream::{message::StreamMessage, stream::LastRawMessageErrorKind};
-use serde::{Deserialize, Serialize};
 
 use super::{
     Broker, Hop, MESSAGE_BYTES_MAX,
     batch::{MESSAGES_MAX, Part},
-    committer::Committer,
+    committer::{Committer, Order},
+    position::{Head, Position, Small, read_position},
     unavailable,
 };
 use crate::{
@@ -28,6 +28,9 @@ const VERSION: u8 = 1;
 const PIECE_BYTES: usize = 512 * 1024;
 /// What has changed since a snapshot may take so much before there is a new one, or twice the snapshot's size.
 const CHANGES_BYTES_MAX: usize = 4 << 20;
+
+/// A commit of so many bytes is one message: what it gives out, and the state that has changed since the log was written.
+const SMALL_BYTES_MAX: usize = 64 << 10;
 
 /// To which partitions a segment gives out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,16 +55,10 @@ pub struct NatsState {
     /// Number in the stream of the position that was read or written last, but for the commit under way; 0 for none.
     sequence: u64,
     entries: BTreeMap<(String, String, u64), Entry>,
+    /// Entries that have changed since the log was written; they are in the position.
+    changes: BTreeMap<(String, String, u64), Entry>,
     snapshot_bytes: usize,
     changes_bytes: usize,
-}
-
-/// A producer's position, as it is stored.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Position {
-    /// Tells this commit from any other.
-    pub(super) commit: String,
-    progress: Progress,
 }
 
 impl NatsState {
@@ -87,6 +84,7 @@ impl NatsState {
             progress: Progress::default(),
             sequence: 0,
             entries: BTreeMap::new(),
+            changes: BTreeMap::new(),
             snapshot_bytes: 0,
             changes_bytes: 0,
         };
@@ -95,9 +93,17 @@ impl NatsState {
             let before = read_position(&state.broker, &state.hop, &state.producer)?;
             state.read_entries()?;
             if read_position(&state.broker, &state.hop, &state.producer)?.0 == before.0 {
+                let Position { head, small } = before.1.unwrap_or_default();
                 state.sequence = before.0;
-                state.progress = before.1.map(|position| position.progress).unwrap_or_default();
+                state.progress = head.progress;
                 state.settled.clone_from(&state.progress.read);
+                for (stage, entry) in small.changes {
+                    state.change(stage, entry);
+                }
+                // Whoever has stored the position may not have come to it.
+                let outputs =
+                    small.outputs.into_iter().map(|(subject, bytes)| part(subject, bytes)).collect::<Vec<_>>();
+                state.broker.publish_all(&outputs)?;
                 return Ok(state);
             }
         }
@@ -149,16 +155,29 @@ impl NatsState {
         }
     }
 
-    /// What changes of the state, as pieces; whether they are a snapshot that takes the place of all before.
-    fn state_pieces(&mut self, changes: Vec<(String, Vec<Entry>)>) -> Result<(Vec<Vec<u8>>, bool)> {
-        let mut changed = Vec::new();
-        for (stage, entries) in changes {
-            for entry in entries {
-                self.apply(stage.clone(), entry.clone());
-                changed.push((stage.clone(), entry));
-            }
-        }
-        let pieces = encode(changed.iter().map(|(stage, entry)| (stage, entry)))?;
+    /// Notes an entry that has changed.
+    fn change(&mut self, stage: String, entry: Entry) {
+        self.changes.insert((stage.clone(), entry.key.clone(), entry.part), entry.clone());
+        self.apply(stage, entry);
+    }
+
+    /// Whether a commit can be one message.
+    fn is_small(&self, outputs: &[(String, Vec<u8>)]) -> bool {
+        let given_out = outputs.iter().map(|(subject, bytes)| subject.len() + bytes.len());
+        let entry_bytes = |((stage, key, _), entry): (&(String, String, u64), &Entry)| {
+            stage.len() + key.len() + entry.value.as_ref().map_or(0, Vec::len) + size_of::<Entry>()
+        };
+        let bytes = given_out
+            .chain(self.changes.iter().map(entry_bytes))
+            .try_fold(0_usize, |sum, bytes| Some(sum + bytes).filter(|sum| *sum <= SMALL_BYTES_MAX));
+        bytes.is_some()
+    }
+
+    /// What has changed of the state since the log was written, as pieces; whether they are a snapshot that takes the place
+    /// of all before.
+    fn state_pieces(&mut self) -> Result<(Vec<Vec<u8>>, bool)> {
+        let changed = std::mem::take(&mut self.changes);
+        let pieces = encode(changed.iter().map(|((stage, ..), entry)| (stage, entry)))?;
         self.changes_bytes += pieces.iter().map(Vec::len).sum::<usize>();
         if self.changes_bytes <= CHANGES_BYTES_MAX.max(2 * self.snapshot_bytes) {
             return Ok((pieces, false));
@@ -202,25 +221,6 @@ impl NatsState {
     }
 }
 
-/// The last position of a producer, with its number in the stream; 0 and none when there is none.
-pub(super) fn read_position(broker: &Broker, hop: &Hop, producer: &str) -> Result<(u64, Option<Position>)> {
-    let subject = hop.position(producer);
-    let read = broker.wait(async {
-        let stream = broker.stream(hop).await?;
-        match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(async_nats::Error::from(error)),
-        }
-    });
-    let Some(message) = read.map_err(|error| unavailable(format!("read {subject}"), error))? else {
-        return Ok((0, None));
-    };
-    let position = serde_json::from_slice(&message.payload)
-        .map_err(|error| Error::caused(Kind::Corrupt, format!("read the position in {subject}"), error))?;
-    Ok((message.sequence, Some(position)))
-}
-
 impl StateStore for NatsState {
     fn progress(&self) -> Result<Progress> {
         Ok(self.progress.clone())
@@ -238,32 +238,44 @@ impl StateStore for NatsState {
         // One at a time: the next one expects the position of this one.
         self.settle(true)?;
         let outputs = self.outputs(&mut commit)?;
-        let (pieces, is_snapshot) = self.state_pieces(std::mem::take(&mut commit.state))?;
-        let id = self.broker.client().new_inbox();
-        let position = Position { commit: id.clone(), progress: commit.progress.clone() };
-        let position = serde_json::to_vec(&position)
-            .map_err(|error| Error::caused(Kind::Internal, "write the position", error))?;
-        if 1 + outputs.len() + pieces.len() > MESSAGES_MAX {
-            let (count, max) = (1 + outputs.len() + pieces.len(), MESSAGES_MAX);
-            return Err(Error::invalid(format!("commit {count} messages at once; {max} are the most")));
+        for (stage, entries) in std::mem::take(&mut commit.state) {
+            for entry in entries {
+                self.change(stage.clone(), entry);
+            }
         }
+        let id = self.broker.client().new_inbox();
         let trace = TraceContext::of_commit(&id, commit.trace);
-        let part = |subject: String, payload: Vec<u8>| Part {
-            subject,
-            payload: payload.into(),
-            is_rollup: false,
-            expected: None,
-            trace: None,
-        };
         let messages = outputs.len();
-        let first = part(self.hop.position(&self.producer), position);
+        let head = Head { commit: id.clone(), progress: commit.progress.clone() };
+        let is_small = self.is_small(&outputs);
+        let small = if is_small {
+            let changes = self.changes.iter().map(|((stage, ..), entry)| (stage.clone(), entry.clone()));
+            Small { changes: changes.collect(), outputs: outputs.clone() }
+        } else {
+            Small::default()
+        };
+        let first = part(self.hop.position(&self.producer), Position { head, small }.encode()?);
         let first = Part { is_rollup: true, expected: Some(self.sequence), ..first };
         let output = |(subject, bytes)| Part { trace: Some(trace), ..part(subject, bytes) };
-        let state =
-            |(at, bytes)| Part { is_rollup: is_snapshot && at == 0, ..part(self.hop.state(&self.producer), bytes) };
         let outputs = outputs.into_iter().map(output);
-        let parts = std::iter::once(first).chain(outputs).chain(pieces.into_iter().enumerate().map(state)).collect();
-        self.committer.begin(parts, id)?;
+        let order = if is_small {
+            Order { together: vec![first], then: outputs.collect(), commit: id }
+        } else {
+            let (pieces, is_snapshot) = self.state_pieces()?;
+            let subject = self.hop.state(&self.producer);
+            let piece = |(at, bytes)| Part { is_rollup: is_snapshot && at == 0, ..part(subject.clone(), bytes) };
+            let state = pieces.into_iter().enumerate().map(piece);
+            Order {
+                together: std::iter::once(first).chain(outputs).chain(state).collect(),
+                then: Vec::new(),
+                commit: id,
+            }
+        };
+        if order.together.len() > MESSAGES_MAX {
+            let count = order.together.len();
+            return Err(Error::invalid(format!("commit {count} messages at once; {MESSAGES_MAX} are the most")));
+        }
+        self.committer.begin(order)?;
         let (hop, producer, behind) = (&self.hop.stage, &self.producer, commit.trace.map(|trace| trace.to_string()));
         tracing::debug!(stage = hop, producer, %trace, behind, messages, "committing");
         self.progress = commit.progress;
@@ -280,6 +292,11 @@ impl StateStore for NatsState {
     fn settled(&self) -> Option<&BTreeMap<String, ReadFrom>> {
         Some(&self.settled)
     }
+}
+
+/// A part of a batch, without anything special.
+fn part(subject: String, payload: Vec<u8>) -> Part {
+    Part { subject, payload: payload.into(), is_rollup: false, expected: None, trace: None }
 }
 
 fn encode<'a>(entries: impl Iterator<Item = (&'a String, &'a Entry)>) -> Result<Vec<Vec<u8>>> {
