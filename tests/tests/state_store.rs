@@ -13,7 +13,7 @@ use tapeline::{
     bus::nats::{Broker, Hop, NatsState, Outputs, StreamSettings},
     contract::Entry,
     error::Kind,
-    store::{Commit, Progress, ReadFrom, SqliteStore, StateStore},
+    store::{Aside, Commit, DeadLetter, Progress, ReadFrom, SqliteStore, StateStore},
 };
 use tapeline_tests::cluster::NatsServer;
 use tempfile::TempDir;
@@ -31,6 +31,9 @@ fn main() {
         ("much_state_over_many_commits_is_kept", much_state_over_many_commits_is_kept),
     ];
     let is_missing = !NatsServer::is_there();
+    let again = Trial::test("nats::what_a_position_gives_out_is_published_again", || {
+        what_a_position_gives_out_is_published_again().map_err(|error| Failed::from(format!("{error:#}")))
+    });
     let trials = laws.into_iter().flat_map(|(name, law)| {
         let of = |result: Result<()>| result.map_err(|error| Failed::from(format!("{error:#}")));
         [
@@ -38,6 +41,7 @@ fn main() {
             Trial::test(format!("nats::{name}"), move || of(on_nats(law))).with_ignored_flag(is_missing),
         ]
     });
+    let trials = trials.chain([again.with_ignored_flag(is_missing)]);
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
 
@@ -64,6 +68,52 @@ fn on_nats(law: Law) -> Result<()> {
         let state = NatsState::load(broker.clone(), hop.clone(), "0", Outputs::One(0), Arc::clone(&stopping))?;
         Ok(Box::new(state))
     })
+}
+
+/// A worker that ends between storing its position and publishing what it gives out.
+fn what_a_position_gives_out_is_published_again() -> Result<()> {
+    let folder = TempDir::new()?;
+    let server = NatsServer::start(folder.path())?;
+    let broker = Broker::connect(&server.url(), None)?;
+    let hop = Hop { pipeline: "p".to_owned(), stage: "next".to_owned() };
+    broker.ensure(&hop, StreamSettings { partitions: 1, replicas: 1, bytes_max: 256 << 20 })?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    let load = || NatsState::load(broker.clone(), hop.clone(), "0", Outputs::One(0), Arc::clone(&stopping));
+    let letter = DeadLetter {
+        id: 0,
+        aside: Aside::Dead,
+        stage: "s".to_owned(),
+        component: String::new(),
+        symbol: String::new(),
+        time: None,
+        reason: "why".to_owned(),
+        origin: String::new(),
+        format: "events".to_owned(),
+        received: None,
+        payload: vec![1],
+        partition: None,
+        is_redriven: false,
+    };
+    let mut state = load()?;
+    state.commit(Commit { dead_letters: vec![letter], ..commit(1, vec![entry("A", 1, Some(vec![1]))]) })?;
+    state.settle(true)?;
+    drop(state);
+    // The last message of the partition, taken out of the stream.
+    let take = || {
+        tokio::runtime::Runtime::new()?.block_on(async {
+            let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
+            let stream = jetstream.get_stream(hop.stream()).await?;
+            let message = stream.get_last_raw_message_by_subject(&hop.data(0)).await?;
+            stream.delete_message(message.sequence).await?;
+            Ok::<_, anyhow::Error>(message.payload)
+        })
+    };
+    let first = take()?;
+    ensure!(take().is_err(), "there are two of it");
+    let state = load()?;
+    ensure!(take()? == first, "another message was published again");
+    ensure!(values(&state)? == [("A".to_owned(), 1, vec![1])], "{:?}", values(&state)?);
+    Ok(())
 }
 
 fn entry(key: &str, part: u64, value: Option<Vec<u8>>) -> Entry {

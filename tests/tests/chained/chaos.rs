@@ -138,7 +138,10 @@ fn rounds<B: Disturbed>(name: &str, seconds: u64, start: impl FnOnce(&Path) -> R
     while started.elapsed() < time || !broker.is_done() {
         round += 1;
         let name = format!("{name}-{round}");
-        let pipeline = job.pipeline(&bitcoin()?, &name, broker.settings())?;
+        // Commits of a few thousand events are one message each, larger ones atomic batches: every other round has each.
+        let records = if round % 2 == 1 { "records = 500" } else { "records = 20000" };
+        let text = bitcoin()?.replace("records = 20000", records);
+        let pipeline = job.pipeline(&text, &name, broker.settings())?;
         disturb(&job, &name, &pipeline, &mut broker, &mut random)
             .with_context(|| format!("round {round}, seed {seed}"))?;
     }
