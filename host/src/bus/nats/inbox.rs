@@ -31,7 +31,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// After so long without the next message it is looked for. A dead reader's come again after two seconds.
 const GAP_LOOK: Duration = Duration::from_secs(5);
 /// How often it is asked how many messages there are.
-const LAG_LOOK: Duration = Duration::from_secs(2);
+const LAG_LOOK: Duration = Duration::from_secs(5);
 /// Messages that a pull asks for.
 const PULL_MESSAGES: usize = 32;
 
