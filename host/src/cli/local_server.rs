@@ -141,7 +141,11 @@ fn start_and_wait(store: &Path, port: u16, name: &str) -> Result<Child> {
         .and_then(|()| fs::write(store.join(PORT), port.to_string()))
         .doing(|| format!("write to {}", store.display()))?;
     let log = fs::File::create(store.join(LOG)).doing(|| format!("write to {}", store.display()))?;
-    let mut child = Command::new(server_program())
+    let mut server = Command::new(server_program());
+    // Ctrl-C is for whoever started it: what is under way is stored first.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut server, 0);
+    let mut child = server
         .arg("--config")
         .arg(&configuration)
         .stdin(Stdio::null())

@@ -1,6 +1,7 @@
 //! What a broker keeps, and what is noticed when it does not.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     process::{Command, Stdio},
@@ -10,7 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream::{self, stream::Stream};
-use tapeline::store::{SqliteStore, Store as _};
+use futures_util::StreamExt as _;
+use tapeline::{
+    bus::{TRACEPARENT, TraceContext},
+    store::{SqliteStore, Store as _},
+};
 use tapeline_tests::{
     cluster::{Host, NatsServer, free_port},
     listening::Listening,
@@ -236,6 +241,32 @@ fn child_of(parent: u32, name: &str) -> Result<Option<i32>> {
         }
     }
     Ok(None)
+}
+
+pub(super) fn a_trace_goes_on_over_the_hops() -> Result<()> {
+    let job = Job::new(2_000, &program::bitcoin_pipeline())?;
+    let server = NatsServer::start(&job.data("nats"))?;
+    let pipeline = job.pipeline(&bitcoin()?, "traced", "partitions = 2")?;
+    let mut traces: BTreeMap<String, BTreeSet<u128>> = BTreeMap::new();
+    Runtime::new()?.block_on(async {
+        let client = async_nats::connect(server.url()).await?;
+        let mut passing = client.subscribe("traced.*.*").await?;
+        client.flush().await?;
+        tokio::task::block_in_place(|| job.run(&pipeline, &job.data("data"), &server.url(), ALL))?;
+        while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(500), passing.next()).await {
+            let header = message.headers.as_ref().and_then(|headers| headers.get(TRACEPARENT));
+            let trace = header.and_then(|header| TraceContext::parse(header.as_str())).context("no trace")?;
+            let stage = message.subject.split('.').nth(1).unwrap_or_default().to_owned();
+            traces.entry(stage).or_default().insert(trace.trace);
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    let begun = traces.get("fetch").context("nothing of fetch")?;
+    for stage in ["dedup", "enrich", "aggregate", "alarm"] {
+        let of_stage = traces.get(stage).with_context(|| format!("nothing of {stage}"))?;
+        ensure!(!of_stage.is_empty() && of_stage.is_subset(begun), "{stage} has traces of its own");
+    }
+    Ok(())
 }
 
 pub(super) fn a_hop_is_followed_as_text() -> Result<()> {

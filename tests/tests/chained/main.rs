@@ -17,7 +17,7 @@ use tapeline_tests::cluster::NatsServer;
 type Test = fn() -> Result<()>;
 
 fn main() {
-    let tests: [(&str, Test); 17] = [
+    let tests: [(&str, Test); 18] = [
         ("one_host_stores_what_one_process_stores", equal::one_host_stores_what_one_process_stores),
         ("three_hosts_store_what_one_process_stores", equal::three_hosts_store_what_one_process_stores),
         ("standard_input_goes_through_a_chain", equal::standard_input_goes_through_a_chain),
@@ -40,6 +40,7 @@ fn main() {
         ),
         ("a_broker_that_cannot_hold_a_chain_is_refused", broker::a_broker_that_cannot_hold_a_chain_is_refused),
         ("a_local_server_that_is_killed_is_started_again", broker::a_local_server_that_is_killed_is_started_again),
+        ("a_trace_goes_on_over_the_hops", broker::a_trace_goes_on_over_the_hops),
         ("a_hop_is_followed_as_text", broker::a_hop_is_followed_as_text),
         ("hosts_share_the_partitions_evenly", takeover::hosts_share_the_partitions_evenly),
         (
