@@ -144,9 +144,23 @@ fn rounds<B: Disturbed>(name: &str, seconds: u64, start: impl FnOnce(&Path) -> R
         let pipeline = job.pipeline(&text, &name, broker.settings())?;
         disturb(&job, &name, &pipeline, &mut broker, &mut random)
             .with_context(|| format!("round {round}, seed {seed}"))?;
+        forget(&broker.urls().0, &name);
     }
     println!("{round} rounds");
     Ok(())
+}
+
+/// Removes the streams of a round: the server sets room aside for each.
+fn forget(urls: &str, name: &str) {
+    let Ok(runtime) = tokio::runtime::Runtime::new() else { return };
+    runtime.block_on(async {
+        let Ok(client) = async_nats::connect(urls.split(',').next().unwrap_or(urls)).await else { return };
+        let jetstream = async_nats::jetstream::new(client);
+        for stage in ["fetch", "dedup", "enrich", "aggregate", "alarm", "dead_letters"] {
+            // One that stays takes room, and nothing else.
+            let _ = jetstream.delete_stream(format!("tapeline_{name}_{stage}")).await;
+        }
+    });
 }
 
 /// Runs a job to its end while hosts and the broker are killed, stopped and cut off.

@@ -26,6 +26,8 @@ use crate::{
 const SIGN_OF_LIFE: Duration = ACK_WAIT.checked_div(2).expect("two is not zero");
 /// A pull ends after so long and is made again, well before the pin is lost.
 const PULL_TIME: Duration = PIN_TIME.checked_div(3).expect("three is not zero");
+/// How long it may take to begin to read.
+const OPEN_TIME: Duration = Duration::from_millis(50);
 /// Pause before the broker is asked again that did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// After so long without the next message it is looked for. A dead reader's come again after two seconds.
@@ -173,6 +175,8 @@ impl Inbox {
         if let Some(received) = self.take_early() {
             return Ok(Some(received));
         }
+        // What is begun anew each time would never be there.
+        let patience = if self.messages.is_none() { patience.max(OPEN_TIME) } else { patience };
         let broker = self.broker.clone();
         let delivered = broker.wait(async { tokio::time::timeout(patience, self.deliver()).await });
         match delivered {

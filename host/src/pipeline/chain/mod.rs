@@ -37,6 +37,8 @@ use crate::{
 const LINGER: Duration = Duration::from_millis(2);
 /// How long a worker without work waits before it looks whether it is to stop.
 const IDLE_LOOK: Duration = Duration::from_millis(250);
+/// How long the last segment leaves several quiet partitions alone.
+const TURN_MAX: Duration = Duration::from_millis(32);
 /// How often a worker whose partition is another host's looks whether it still is.
 const STANDBY_LOOK: Duration = Duration::from_millis(100);
 /// After so long without a message it is not certain that no other host has taken over.
@@ -325,17 +327,26 @@ impl Chain {
         }
         let mut merged = Merged::new(&read, self.pipeline.nats.partitions);
         let mut has_read = false;
+        let mut idle = LINGER;
         while !self.is_stopping() {
-            let patience = if worker.has_uncommitted() || has_read { Duration::ZERO } else { IDLE_LOOK };
-            let share = patience / u32::try_from(inboxes.len()).unwrap_or(1);
+            // One can be waited for; several are looked at in turns, the less often the longer nothing comes.
+            let patience = match (worker.has_uncommitted() || has_read, inboxes.len()) {
+                (true, _) => Duration::ZERO,
+                (false, 1) => IDLE_LOOK,
+                (false, _) => {
+                    thread::sleep(idle);
+                    idle = (idle * 2).min(TURN_MAX);
+                    Duration::ZERO
+                }
+            };
             has_read = false;
             for (inbox, metrics) in inboxes.iter_mut().zip(metrics) {
-                let received = inbox.next(share)?;
+                let received = inbox.next(patience)?;
                 if inbox.has_lost() {
                     return Err(lost());
                 }
                 if let Some(received) = received {
-                    has_read = true;
+                    (has_read, idle) = (true, LINGER);
                     take(&mut worker, received, metrics, Some(&mut merged))?;
                 }
             }
