@@ -79,6 +79,10 @@ impl<R: Instance + 'static> Blueprint for Native<R> {
         "native"
     }
 
+    fn settings(&self) -> &str {
+        &self.settings
+    }
+
     fn call_time_max(&self) -> Duration {
         Duration::from_secs(5)
     }

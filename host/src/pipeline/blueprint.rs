@@ -51,6 +51,10 @@ impl Blueprint for WasmStage {
         &self.component.digest
     }
 
+    fn settings(&self) -> &str {
+        &self.settings
+    }
+
     fn call_time_max(&self) -> Duration {
         self.limits.call_time_max
     }

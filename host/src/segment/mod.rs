@@ -263,6 +263,7 @@ impl Segment {
             commit.dead_letters.iter_mut().filter(is_own).for_each(|letter| letter.partition = Some(partition));
         }
         commit.state = state;
+        commit.ran = self.stages.iter_mut().filter_map(StageWorker::note).collect();
         commit.progress.watermark = self.watermark.current();
         commit.progress.newest = self.watermark.newest();
         Ok((commit, tapped))

@@ -46,6 +46,9 @@ pub trait Blueprint: Send {
     /// SHA-256 of the component, in hex.
     fn digest(&self) -> &str;
 
+    /// Its settings, a JSON object.
+    fn settings(&self) -> &str;
+
     /// Time that a call may take.
     fn call_time_max(&self) -> Duration;
 
@@ -77,6 +80,8 @@ pub struct StageWorker {
     told: Told,
     takes: KindSet,
     watermark: i64,
+    /// Whether a commit has said what runs.
+    is_noted: bool,
     /// Changes of the state that are not committed and that the instance no longer reports.
     pending: BTreeMap<(String, u64), Entry>,
 }
@@ -93,6 +98,7 @@ impl StageWorker {
             told: Told::default(),
             takes,
             watermark: i64::MIN,
+            is_noted: false,
             pending: BTreeMap::new(),
         })
     }
@@ -105,6 +111,7 @@ impl StageWorker {
     /// Goes back to the committed state.
     pub(super) fn rewind(&mut self, store: &dyn StateStore, watermark: i64) -> Result<()> {
         self.pending.clear();
+        self.is_noted = false;
         self.watermark = watermark;
         self.revive(store)
     }
@@ -128,6 +135,13 @@ impl StageWorker {
     pub(super) fn take_changes(&mut self) -> Result<Vec<Entry>, Failure> {
         self.collect_changes().map_err(|fault| self.failure(fault))?;
         Ok(std::mem::take(&mut self.pending).into_values().collect())
+    }
+
+    /// What runs, for the first commit since it does.
+    pub(super) fn note(&mut self) -> Option<(String, String, String)> {
+        let blueprint = &self.blueprint;
+        let note = || (blueprint.name().to_owned(), blueprint.digest().to_owned(), blueprint.settings().to_owned());
+        (!std::mem::replace(&mut self.is_noted, true)).then(note)
     }
 
     fn collect_changes(&mut self) -> Result<(), Fault> {

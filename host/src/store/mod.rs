@@ -127,6 +127,21 @@ pub struct InputFile {
     pub is_done: bool,
 }
 
+/// A component that ran as a stage, from a place in the raw input on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// The stage.
+    pub stage: String,
+    /// SHA-256 of its component.
+    pub digest: String,
+    /// Its settings, a JSON object.
+    pub settings: String,
+    /// Last journal record that was processed before; see [`Progress`].
+    pub journal_sequence: u64,
+    /// How far the files of the job had been read.
+    pub inputs: Vec<InputFile>,
+}
+
 /// What the ledger counts of a stage's events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -247,6 +262,8 @@ pub struct Commit {
     pub out: Vec<Message>,
     /// The step of a trace that it goes on from.
     pub trace: Option<TraceContext>,
+    /// Stages whose component or settings may be others than in the commit before: name, digest, settings.
+    pub ran: Vec<(String, String, String)>,
 }
 
 /// Which rows to read.
@@ -392,6 +409,18 @@ pub trait Store: StateStore {
     /// # Errors
     /// When the store cannot be read.
     fn dead_letters(&self, from: u64, limit: u64) -> Result<Vec<DeadLetter>>;
+
+    /// The files that were ever read, each once, in order, with the number of the last journal record before each.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn inputs_ever(&self) -> Result<Vec<(InputFile, u64)>>;
+
+    /// Which components ran, and from where on; for each stage in order.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn ran(&self) -> Result<Vec<Ran>>;
 
     /// Puts dead letters back into the journal, at the stage that refused them, and marks them; in one transaction.
     /// Those that were redriven before are left out. Gives how many were put back.

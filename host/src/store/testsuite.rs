@@ -6,8 +6,8 @@ use tapeline_events::{Day, Number, TextColumn};
 use tempfile::{TempDir, tempdir};
 
 use super::{
-    Aside, Commit, Counts, DeadLetter, JournalRecord, LedgerKey, Progress, Query, RowSink, StateStore as _, Store,
-    Value,
+    Aside, Commit, Counts, DeadLetter, InputFile, JournalRecord, LedgerKey, Progress, Query, Ran, RowSink,
+    StateStore as _, Store, Value,
 };
 use crate::{
     contract::{Append, Cells, Column, Entry, Rows, Texts, TimeUnit},
@@ -45,6 +45,7 @@ macro_rules! laws {
             journal_pages_keep_their_limits,
             processed_records_are_passed_over,
             dead_letters_are_put_back_once,
+            what_was_read_and_what_ran_is_known,
             queries_filter_order_and_format,
             columns_of_ids_take_numbers_and_texts,
             objects_begin_with_their_header,
@@ -446,6 +447,37 @@ fn redriven(store: &impl Store) -> Vec<u64> {
     letters.iter().filter(|letter| letter.is_redriven).map(|letter| letter.id).collect()
 }
 
+pub(super) fn what_was_read_and_what_ran_is_known<B: Backend>(backend: &B) {
+    let folder = folder();
+    let mut store = backend.open(folder.path()).unwrap();
+    let file = |digest: &str, offset| InputFile {
+        digest: digest.to_owned(),
+        path: format!("/{digest}"),
+        format: "binance".to_owned(),
+        offset,
+        is_done: false,
+    };
+    let mut commit = |journal_sequence, inputs: &[InputFile], ran: &[(&str, &str)]| {
+        let progress = Progress { journal_sequence, inputs: inputs.to_vec(), ..Progress::default() };
+        let ran = ran.iter().map(|(stage, digest)| (stage.to_string(), digest.to_string(), "{}".to_owned()));
+        store.commit(Commit { progress, ran: ran.collect(), ..Commit::default() }).unwrap();
+    };
+    commit(0, &[file("a", 10)], &[("dedup", "one"), ("alarm", "one")]);
+    commit(3, &[file("a", 20)], &[("dedup", "one")]);
+    commit(5, &[file("b", 0)], &[("dedup", "two")]);
+    let inputs = store.inputs_ever().unwrap();
+    assert_eq!(inputs, [(file("a", 0), 0), (file("b", 0), 5)]);
+    let ran = |stage: &str, digest: &str, journal_sequence, inputs: &[InputFile]| Ran {
+        stage: stage.to_owned(),
+        digest: digest.to_owned(),
+        settings: "{}".to_owned(),
+        journal_sequence,
+        inputs: inputs.to_vec(),
+    };
+    let expected = [ran("dedup", "one", 0, &[]), ran("alarm", "one", 0, &[]), ran("dedup", "two", 3, &[file("a", 20)])];
+    assert_eq!(store.ran().unwrap(), expected);
+}
+
 /// A commit with something of everything.
 fn full_commit() -> Commit {
     let key =
@@ -453,6 +485,7 @@ fn full_commit() -> Commit {
     let counts = Counts { entered: 2, out: 1, dropped: BTreeMap::from([("ping".to_owned(), 1)]), ..Counts::default() };
     Commit {
         trace: None,
+        ran: vec![("dedup".to_owned(), "d1".to_owned(), "{}".to_owned())],
         journal: vec![record(b"frame")],
         progress: Progress { watermark: START, cursor: Some("{}".to_owned()), ..Progress::default() },
         state: vec![("dedup".to_owned(), vec![entry("A", 1, Some("value"))])],

@@ -148,6 +148,10 @@ impl Blueprint for Timed {
         self.inner.digest()
     }
 
+    fn settings(&self) -> &str {
+        self.inner.settings()
+    }
+
     fn call_time_max(&self) -> Duration {
         self.inner.call_time_max()
     }

@@ -7,6 +7,7 @@
 mod appends;
 mod catalog;
 mod dead_letters;
+mod history;
 mod journal;
 mod ledger;
 mod query;
@@ -26,7 +27,8 @@ use self::{
     journal::Standing,
 };
 use super::{
-    Commit, Counts, DeadLetter, JournalEntry, JournalRecord, LedgerKey, Progress, Query, RowSink, StateStore, Store,
+    Commit, Counts, DeadLetter, InputFile, JournalEntry, JournalRecord, LedgerKey, Progress, Query, Ran, RowSink,
+    StateStore, Store,
 };
 use crate::{
     contract::Entry,
@@ -140,6 +142,7 @@ impl Owner {
         let transaction = schema::begin(conn)?;
         journal::append(&transaction, &commit.journal, Standing::Processed)?;
         commit.progress.journal_sequence = journal::pass_processed(&transaction, commit.progress.journal_sequence)?;
+        history::note(&transaction, &commit)?;
         follow(&transaction, self.number, &commit.progress)?;
         for (stage, entries) in &commit.state {
             state::change(&transaction, stage, entries)?;
@@ -213,6 +216,14 @@ impl Store for SqliteStore {
 
     fn dead_letters(&self, from: u64, limit: u64) -> Result<Vec<DeadLetter>> {
         dead_letters::read(&self.conn, from, limit)
+    }
+
+    fn inputs_ever(&self) -> Result<Vec<(InputFile, u64)>> {
+        history::inputs(&self.conn)
+    }
+
+    fn ran(&self) -> Result<Vec<Ran>> {
+        history::ran(&self.conn)
     }
 
     fn redrive(&mut self, ids: &[u64]) -> Result<u64> {

@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Kind, Result};
 /// The database's name in the data folder.
 pub(super) const FILE: &str = "tapeline.sqlite";
 /// Version of the tables below. A change to them raises it.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// `TAPE`: tells our database from another program's.
 const APPLICATION_ID: i64 = 0x5441_5045;
 /// How long a handle waits for another one's transaction. The longest is a commit, which takes less than a second
@@ -98,6 +98,40 @@ const TABLES: &str = "
     );
 ";
 
+/// What version 3 added: which files were read, which components ran, and those that were uploaded.
+const TABLES_OF_VERSION_3: &str = "
+    CREATE TABLE tapeline_inputs (
+        number INTEGER PRIMARY KEY,
+        digest TEXT NOT NULL,
+        path TEXT NOT NULL,
+        format TEXT NOT NULL,
+        journal_sequence INTEGER NOT NULL
+    );
+    CREATE TABLE tapeline_ran (
+        number INTEGER PRIMARY KEY,
+        stage TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        settings TEXT NOT NULL,
+        journal_sequence INTEGER NOT NULL,
+        inputs TEXT NOT NULL
+    );
+    CREATE TABLE tapeline_components (
+        digest TEXT PRIMARY KEY,
+        bytes BLOB NOT NULL
+    );
+    CREATE TABLE tapeline_deployments (
+        stage TEXT PRIMARY KEY,
+        revision INTEGER NOT NULL,
+        document TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE tapeline_reports (
+        stage TEXT NOT NULL,
+        worker TEXT NOT NULL,
+        document TEXT NOT NULL,
+        PRIMARY KEY (stage, worker)
+    ) WITHOUT ROWID;
+";
+
 /// Opens the database to write to it, and makes it if there is none.
 pub(super) fn create(path: &Path) -> Result<Connection> {
     let create = || -> Result<_> {
@@ -110,7 +144,11 @@ pub(super) fn create(path: &Path) -> Result<Connection> {
         conn.pragma_update(None, "journal_mode", "wal")?;
         match version {
             0 => create_tables(&conn)?,
-            1 => add_partitions(&conn)?,
+            1 => {
+                add_partitions(&conn)?;
+                add_components(&conn)?;
+            }
+            2 => add_components(&conn)?,
             _ => {}
         }
         configure(&conn)?;
@@ -180,6 +218,7 @@ fn version(conn: &Connection) -> Result<i64> {
 fn create_tables(conn: &Connection) -> Result<()> {
     let transaction = begin(conn)?;
     transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(TABLES_OF_VERSION_3)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     Ok(transaction.commit()?)
@@ -190,6 +229,14 @@ fn add_partitions(conn: &Connection) -> Result<()> {
     let transaction = begin(conn)?;
     transaction.execute_batch("ALTER TABLE tapeline_dead_letters ADD COLUMN partition INTEGER")?;
     transaction.pragma_update(None, "user_version", 2)?;
+    Ok(transaction.commit()?)
+}
+
+/// From version 2 to 3: what has run is known, and components are kept.
+fn add_components(conn: &Connection) -> Result<()> {
+    let transaction = begin(conn)?;
+    transaction.execute_batch(TABLES_OF_VERSION_3)?;
+    transaction.pragma_update(None, "user_version", 3)?;
     Ok(transaction.commit()?)
 }
 
@@ -213,6 +260,8 @@ mod tests {
         let conn = create(&path).unwrap();
         conn.execute_batch(
             "ALTER TABLE tapeline_dead_letters DROP COLUMN partition;
+             DROP TABLE tapeline_inputs; DROP TABLE tapeline_ran; DROP TABLE tapeline_components;
+             DROP TABLE tapeline_deployments; DROP TABLE tapeline_reports;
              INSERT INTO tapeline_dead_letters VALUES (7, 0, 0, 's', 'c', '', NULL, 'r', 'o', 'events', NULL, x'00');
              PRAGMA user_version = 1;",
         )
