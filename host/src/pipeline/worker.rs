@@ -254,13 +254,16 @@ impl<S: StateStore> Worker<S> {
     fn commit_all(&mut self) -> Result<()> {
         if self.uncommitted.is_empty() {
             self.last_commit = Instant::now();
+            self.segment.follow(&self.store);
             return Ok(());
         }
         match self.segment.take_outcome() {
-            Ok((commit, tapped)) => self.store_outcome(commit, tapped),
-            Err(Failure::Fault { stage, fault }) => self.start_over(&stage, &fault),
-            Err(Failure::Host(error)) => Err(error),
+            Ok((commit, tapped)) => self.store_outcome(commit, tapped)?,
+            Err(Failure::Fault { stage, fault }) => self.start_over(&stage, &fault)?,
+            Err(Failure::Host(error)) => return Err(error),
         }
+        self.segment.follow(&self.store);
+        Ok(())
     }
 
     fn is_due(&self) -> bool {
@@ -316,6 +319,7 @@ impl<S: StateStore> Worker<S> {
         commit.progress = self.progress.clone();
         let mut done = describe(&commit);
         self.progress.journal_sequence = self.store.commit(commit)?;
+        self.segment.committed();
         // A store that gives out counts what it gave.
         self.progress.given = self.store.progress()?.given;
         done.took = started.elapsed();

@@ -4,13 +4,27 @@
 //! not committed, and lets the same work run again the careful way, which finds the records that are to blame, puts
 //! them into the dead letters and goes on with the rest.
 
+mod blueprint;
+mod change;
+mod companion;
+mod compare;
 mod outcome;
+mod plans;
+mod row_lines;
+mod running;
 mod stage;
 mod tally;
+mod warm_up;
 mod watermark;
 
+use std::sync::Arc;
+
+pub use blueprint::{Blueprint, Role};
+pub use compare::{Comparison, Difference};
+pub use plans::{News, Plan, Plans, Probation, Shadow};
+pub(crate) use row_lines::{json, write_append, write_rows};
 pub use outcome::{NoTap, Origin, Outcome, Tap, Tapped, cell_count};
-pub use stage::{Blueprint, Mode, Role, StageWorker};
+pub use stage::{Mode, StageWorker};
 pub use tally::Tally;
 pub use watermark::{Watermark, WatermarkSettings};
 
@@ -95,6 +109,9 @@ pub struct Segment {
     names: Names,
     watermark: Watermark,
     outcome: Outcome,
+    plans: Option<Arc<dyn Plans>>,
+    /// Of the plans, when they were last followed.
+    generation: u64,
 }
 
 /// Why work was not done.
@@ -161,7 +178,17 @@ impl Segment {
             stages.push(StageWorker::new(index, blueprint)?);
         }
         let (watermark, outcome) = (Watermark::new(watermark), Outcome::new(tap));
-        let mut segment = Self { stages, first, is_last, partition: None, names, watermark, outcome };
+        let mut segment = Self {
+            stages,
+            first,
+            is_last,
+            partition: None,
+            names,
+            watermark,
+            outcome,
+            plans: None,
+            generation: 0,
+        };
         segment.rewind(store, &store.progress()?)?;
         Ok(segment)
     }
@@ -170,6 +197,36 @@ impl Segment {
     pub fn on_partition(mut self, partition: Option<u32>) -> Self {
         self.partition = partition;
         self
+    }
+
+    /// The same with somebody who decides which version of each stage runs.
+    pub fn with_plans(mut self, plans: Arc<dyn Plans>) -> Self {
+        self.plans = Some(plans);
+        self
+    }
+
+    /// Takes note that what it gave last is committed.
+    pub(crate) fn committed(&mut self) {
+        self.stages.iter_mut().for_each(StageWorker::committed);
+    }
+
+    /// Brings stages to the versions that they are to run, as far as that can be done without waiting. Called at commit
+    /// boundaries, when nothing is uncommitted.
+    pub(crate) fn follow(&mut self, store: &dyn StateStore) {
+        let Some(plans) = self.plans.clone() else { return };
+        let generation = plans.generation();
+        let is_same = generation == self.generation;
+        self.generation = generation;
+        for stage in &mut self.stages {
+            if !is_same || stage.is_changing() {
+                if let Some(plan) = plans.plan(stage.name()) {
+                    stage.follow(&plan, store, &mut self.names);
+                }
+            }
+            for news in stage.take_news() {
+                plans.report(stage.name(), self.partition, news);
+            }
+        }
     }
 
     /// Throws away what was not committed: every stage is made anew from the store's state.

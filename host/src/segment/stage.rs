@@ -1,63 +1,26 @@
 //! One stage at work: calls it, checks and counts what it answers, and when it fails finds out which record is to blame.
+//!
+//! What runs beside it, and how another version takes its place, is in `change.rs`.
 
-use std::{collections::BTreeMap, fmt, ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Instant};
 
 use super::{
     Failure,
+    blueprint::{Blueprint, Role},
+    companion::{Companion, Key, key_of},
     outcome::{Outcome, symbol_text},
+    plans::News,
+    running::{Answer, Running, Shown},
+    warm_up::WarmUp,
 };
 use crate::{
-    batch::{self, Breach, Bypass, Element},
-    contract::{Batch, Decoded, Entry, Fate, Frames, GROUPS_MAX, Group, Input, KindSet, Output, Reject},
+    batch::{self, Element},
+    contract::{Batch, Decoded, Entry, Fate, Frames, Group, Output, Reject},
     error::{Error, Kind, Result},
-    names::{Names, Told},
-    runtime::{Fault, Instance},
+    names::Names,
+    runtime::Fault,
     store::{Aside, DeadLetter, StateStore},
 };
-
-/// What a component is good for in a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the worlds are documented in wit/stage.wit")]
-pub enum Role {
-    Fetcher,
-    Stage,
-    Writer,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fetcher => "fetcher",
-            Self::Stage => "stage",
-            Self::Writer => "writer",
-        })
-    }
-}
-
-/// What a stage is made from, as often as need be: a compiled component with its settings and limits, or, in tests and
-/// benchmarks, native code.
-pub trait Blueprint: Send {
-    /// Name of the stage in its pipeline.
-    fn name(&self) -> &str;
-
-    /// What it is good for.
-    fn role(&self) -> Role;
-
-    /// SHA-256 of the component, in hex.
-    fn digest(&self) -> &str;
-
-    /// Its settings, a JSON object.
-    fn settings(&self) -> &str;
-
-    /// Time that a call may take.
-    fn call_time_max(&self) -> Duration;
-
-    /// Makes an instance that has its settings.
-    ///
-    /// # Errors
-    /// When it does not start, or refuses the settings.
-    fn instantiate(&self) -> Result<Box<dyn Instance>, Fault>;
-}
 
 /// How to treat a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,80 +37,89 @@ const SEARCH_TIME_DIVISOR: u32 = 10;
 
 /// A stage and all that its worker must know to make it anew.
 pub struct StageWorker {
-    index: usize,
-    blueprint: Box<dyn Blueprint>,
-    instance: Box<dyn Instance>,
-    told: Told,
-    takes: KindSet,
-    watermark: i64,
+    pub(super) index: usize,
+    pub(super) live: Running,
+    pub(super) watermark: i64,
     /// Whether a commit has said what runs.
-    is_noted: bool,
+    pub(super) is_noted: bool,
     /// Changes of the state that are not committed and that the instance no longer reports.
-    pending: BTreeMap<(String, u64), Entry>,
+    pub(super) pending: BTreeMap<Key, Entry>,
+    /// What must be committed although the live version has not changed it: it took the place of another, which had
+    /// committed another state.
+    pub(super) takeover: BTreeMap<Key, Entry>,
+    pub(super) companion: Option<Companion>,
+    pub(super) warm_up: Option<WarmUp>,
+    /// A version that could not be started.
+    pub(super) unfit: Option<u64>,
+    /// What has happened, to be told behind the next commit.
+    pub(super) news: Vec<News>,
+    /// When it was last told how the candidate compares, and on how many records then.
+    pub(super) told: (Instant, u64),
 }
 
 impl StageWorker {
     pub(super) fn new(index: usize, blueprint: Box<dyn Blueprint>) -> Result<Self> {
+        let blueprint: Arc<dyn Blueprint> = blueprint.into();
         let failed = |fault: Fault| Error::caused(Kind::Invalid, format!("start stage {}", blueprint.name()), fault);
-        let mut instance = blueprint.instantiate().map_err(failed)?;
-        let takes = instance.describe().map_err(failed)?.takes.into();
         Ok(Self {
             index,
-            blueprint,
-            instance,
-            told: Told::default(),
-            takes,
+            live: Running::new(Arc::clone(&blueprint)).map_err(failed)?,
             watermark: i64::MIN,
             is_noted: false,
             pending: BTreeMap::new(),
+            takeover: BTreeMap::new(),
+            companion: None,
+            warm_up: None,
+            unfit: None,
+            news: Vec::new(),
+            told: (Instant::now(), 0),
         })
     }
 
     /// Name of the stage in its pipeline.
     pub fn name(&self) -> &str {
-        self.blueprint.name()
+        self.live.blueprint.name()
     }
 
     /// Goes back to the committed state.
     pub(super) fn rewind(&mut self, store: &dyn StateStore, watermark: i64) -> Result<()> {
-        self.pending.clear();
+        self.pending = self.takeover.clone();
         self.is_noted = false;
         self.watermark = watermark;
+        self.rewind_others();
         self.revive(store)
     }
 
     /// Makes the instance anew, with the committed state and the changes that are pending.
     fn revive(&mut self, store: &dyn StateStore) -> Result<()> {
-        let mut entries: BTreeMap<(String, u64), Entry> =
-            store.state(self.name())?.into_iter().map(|entry| ((entry.key.clone(), entry.part), entry)).collect();
+        let mut entries: BTreeMap<Key, Entry> =
+            store.state(self.name())?.into_iter().map(|entry| (key_of(&entry), entry)).collect();
         entries.extend(self.pending.iter().map(|(key, entry)| (key.clone(), entry.clone())));
         let entries: Vec<Entry> = entries.into_values().filter(|entry| entry.value.is_some()).collect();
-        let failed =
-            |fault: Fault| Error::caused(Kind::Invalid, format!("restore stage {}", self.blueprint.name()), fault);
-        let mut instance = self.blueprint.instantiate().map_err(failed)?;
-        instance.restore(&entries, self.watermark).map_err(failed)?;
-        self.instance = instance;
-        self.told = Told::default();
-        Ok(())
+        let revived = self.live.revive(&entries, self.watermark);
+        revived.map_err(|fault| Error::caused(Kind::Invalid, format!("restore stage {}", self.name()), fault))
     }
 
     /// The state entries that changed since this was last asked.
     pub(super) fn take_changes(&mut self) -> Result<Vec<Entry>, Failure> {
         self.collect_changes().map_err(|fault| self.failure(fault))?;
+        if let Some(warm_up) = &mut self.warm_up {
+            warm_up.committed(self.pending.values());
+        }
         Ok(std::mem::take(&mut self.pending).into_values().collect())
     }
 
     /// What runs, for the first commit since it does.
     pub(super) fn note(&mut self) -> Option<(String, String, String)> {
-        let blueprint = &self.blueprint;
+        let blueprint = &self.live.blueprint;
         let note = || (blueprint.name().to_owned(), blueprint.digest().to_owned(), blueprint.settings().to_owned());
         (!std::mem::replace(&mut self.is_noted, true)).then(note)
     }
 
     fn collect_changes(&mut self) -> Result<(), Fault> {
-        for entry in self.instance.checkpoint()? {
-            self.pending.insert((entry.key.clone(), entry.part), entry);
-        }
+        let changes = self.live.instance.checkpoint()?;
+        self.collect_beside(&changes);
+        self.pending.extend(changes.into_iter().map(|entry| (key_of(&entry), entry)));
         Ok(())
     }
 
@@ -227,7 +199,7 @@ impl StageWorker {
         mut attempt: impl FnMut(&mut Self, Range<usize>, Option<&Fault>) -> Result<Option<Batch>, Fault>,
     ) -> Result<Vec<Batch>, Failure> {
         tracing::warn!(stage = self.name(), fault = %first, records = len, "looking for the records to blame");
-        let limit = self.blueprint.call_time_max();
+        let limit = self.live.blueprint.call_time_max();
         let mut done = Vec::new();
         let mut failed = vec![(0..len, first)];
         let mut open: Vec<Range<usize>> = Vec::new();
@@ -245,7 +217,7 @@ impl StageWorker {
             }
             let Some(range) = open.pop() else { break };
             let share = limit * range.len() as u32 / len.max(1) as u32;
-            self.instance.set_call_time_max(share.max(limit / SEARCH_TIME_DIVISOR));
+            self.live.instance.set_call_time_max(share.max(limit / SEARCH_TIME_DIVISOR));
             match attempt(self, range.clone(), None) {
                 Ok(batch) => {
                     self.collect_changes().map_err(|fault| self.failure(fault))?;
@@ -254,7 +226,7 @@ impl StageWorker {
                 Err(fault) => failed.push((range, fault)),
             }
         }
-        self.instance.set_call_time_max(limit);
+        self.live.instance.set_call_time_max(limit);
         Ok(done)
     }
 
@@ -265,75 +237,52 @@ impl StageWorker {
         names: &mut Names,
         out: &mut Outcome,
     ) -> Result<Batch, Fault> {
-        frames.names = self.told.untold(names);
-        let mut decoded = self.instance.decode(frames)?;
-        let breach = |breach: Breach| Fault::Breach(breach.to_string());
-        check_decoded(frames, &decoded).map_err(breach)?;
-        self.told.coin(&decoded.names, names);
-        self.told.resolve_batch(&mut decoded.events).map_err(breach)?;
-        out.tally.pass(self.index, &decoded.events);
-        for mut dropped in decoded.dropped {
-            dropped.symbol = dropped.symbol.and_then(|symbol| self.told.resolve(symbol));
+        let decoded = self.live.decode(frames, names);
+        let Decoded { events, dropped, rejects, .. } = match self.companion {
+            None => decoded?,
+            Some(_) => self.weigh_decoded(decoded, frames, names)?,
+        };
+        out.tally.pass(self.index, &events);
+        for dropped in dropped {
             out.tally.drop_records(self.index, &dropped);
         }
-        for reject in decoded.rejects {
+        for reject in rejects {
             let frame = reject.frame as usize;
-            let symbol = reject.symbol.and_then(|symbol| self.told.resolve(symbol));
             let received = frames.received.get(frame).copied().filter(|received| *received != i64::MIN);
-            out.tally.refuse(self.index, symbol, received);
+            out.tally.refuse(self.index, reject.symbol, received);
             let payload = reject.part.map_or_else(|| frame_bytes(frames, frame).to_vec(), String::into_bytes);
             out.dead_letters.push(DeadLetter {
-                symbol: symbol_text(names, symbol),
+                symbol: symbol_text(names, reject.symbol),
                 received,
                 format: frames.format.clone(),
                 origin: out.origin.of(offset + frame),
                 ..self.letter(reject.reason, payload)
             });
         }
-        Ok(decoded.events)
+        Ok(events)
     }
 
     fn try_process(&mut self, batch: Batch, names: &mut Names, out: &mut Outcome) -> Result<Batch, Fault> {
-        let (events, bypass) = batch::select(batch, self.takes);
-        let breach = |breach: Breach| Fault::Breach(breach.to_string());
-        if events.groups.is_empty() && events.marks.is_empty() {
-            return Ok(self.leave(batch::rejoin(events, bypass), out));
-        }
-        let group_count = bypass.as_ref().map_or(events.groups.len(), Bypass::group_count);
-        let input = Input { names: self.told.untold(names), events };
-        let output = if self.blueprint.role() == Role::Writer {
-            let written = self.instance.write(&input)?;
-            let output = Output {
-                names: Vec::new(),
-                fates: written.fates,
-                rules: written.rules,
-                rejects: written.rejects,
-                emitted: batch::empty(),
-            };
-            batch::check_answer(&input.events, &output).map_err(breach)?;
-            out.write(written.rows, written.appends);
-            output
-        } else {
-            let mut output = self.instance.process(&input)?;
-            batch::check_answer(&input.events, &output).map_err(breach)?;
-            if group_count + output.emitted.groups.len() > GROUPS_MAX {
-                return Err(Fault::Breach(format!("{} groups are too many", output.emitted.groups.len())));
-            }
-            self.told.coin(&output.names, names);
-            self.told.resolve_batch(&mut output.emitted).map_err(breach)?;
-            output
+        let copy = self.has_others().then(|| batch.clone());
+        let answered = self.live.process(batch, names);
+        let (Shown { events, bypass }, Answer { output, rows, appends }) = match copy {
+            None => answered?,
+            Some(copy) => self.weigh(answered, copy, names)?,
         };
-        self.note_marks(&input.events);
-        self.settle(&input.events, &output, names, out);
-        Ok(self.leave(batch::merge(input.events, bypass, output), out))
+        if !(rows.is_empty() && appends.is_empty()) {
+            out.write(rows, appends);
+        }
+        self.note_marks(&events);
+        self.settle(&events, &output, names, out);
+        Ok(self.leave(batch::merge(events, bypass, output), out))
     }
 
     /// What the writer was not shown leaves the pipeline here, and is counted.
     fn leave(&self, batch: Batch, out: &mut Outcome) -> Batch {
-        if self.blueprint.role() != Role::Writer {
+        if self.live.blueprint.role() != Role::Writer {
             return batch;
         }
-        for group in batch.groups.into_iter().filter(|group| !self.takes.has(group.columns.kind())) {
+        for group in batch.groups.into_iter().filter(|group| !self.live.takes.has(group.columns.kind())) {
             let alone = Batch { groups: vec![group], order: Vec::new(), marks: Vec::new() };
             out.tally.drop_all(self.index, &alone, "not-written");
         }
@@ -394,7 +343,7 @@ impl StageWorker {
             id: 0,
             aside: Aside::Dead,
             stage: self.name().to_owned(),
-            component: self.blueprint.digest().to_owned(),
+            component: self.live.blueprint.digest().to_owned(),
             symbol: String::new(),
             time: None,
             reason: super::short(reason),
@@ -433,23 +382,5 @@ fn slice_frames(frames: &Frames, range: Range<usize>) -> Frames {
         received: frames.received.get(range).map(<[i64]>::to_vec).unwrap_or_default(),
         bytes: frames.bytes[start as usize..start as usize + length].to_vec(),
         ends,
-    }
-}
-
-/// Whether every frame is accounted for.
-fn check_decoded(frames: &Frames, decoded: &Decoded) -> Result<(), Breach> {
-    batch::check(&decoded.events)?;
-    if decoded.records.len() != frames.ends.len() || decoded.records.contains(&0) {
-        return Err(Breach(format!("{} of {} frames are accounted for", decoded.records.len(), frames.ends.len())));
-    }
-    let records: u64 = decoded.records.iter().map(|records| u64::from(*records)).sum();
-    let dropped: u64 = decoded.dropped.iter().map(|dropped| dropped.count).sum();
-    let found = batch::event_count(&decoded.events) as u64 + dropped + decoded.rejects.len() as u64;
-    if records != found {
-        return Err(Breach(format!("{records} records came in, {found} went out")));
-    }
-    match decoded.rejects.iter().find(|reject| reject.frame as usize >= frames.ends.len()) {
-        Some(reject) => Err(Breach(format!("frame {} is rejected, of {}", reject.frame, frames.ends.len()))),
-        None => Ok(()),
     }
 }

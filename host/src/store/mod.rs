@@ -312,6 +312,9 @@ pub trait RowSink {
     fn row(&mut self, values: &[Value]) -> Result<()>;
 }
 
+/// Reads the state of a stage as it was when this was asked for.
+pub type Snapshot = Box<dyn FnOnce() -> Result<Vec<Entry>> + Send>;
+
 /// Where a segment keeps what it needs to go on, and puts what comes of its work, in one step.
 pub trait StateStore: Send {
     /// How far the pipeline has read.
@@ -325,6 +328,15 @@ pub trait StateStore: Send {
     /// # Errors
     /// When the store cannot be read.
     fn state(&self, stage: &str) -> Result<Vec<Entry>>;
+
+    /// The state of a stage as it is now, to be read on another thread while this store goes on to commit.
+    ///
+    /// # Errors
+    /// When the store cannot be read; reading may fail as well.
+    fn snapshot(&self, stage: &str) -> Result<Snapshot> {
+        let entries = self.state(stage)?;
+        Ok(Box::new(move || Ok(entries)))
+    }
 
     /// Carries a commit out: flushes appends to objects, then changes all else in one transaction. A crash at any
     /// place leaves either all of it or nothing, objects included (what an interrupted commit appended is cut off when

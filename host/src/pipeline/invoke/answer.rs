@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
-use tapeline_events::{Number, TextColumn, Unit, format_time};
+use tapeline_events::{Unit, format_time};
 
 use super::{Invoked, body};
 use crate::{
     batch::{self, Breach, Bypass, Element},
-    contract::{Append, Batch, Cells, Column, Decoded, Fate, Frames, Group, Output, Reject, Rows, Written},
+    contract::{Batch, Decoded, Fate, Frames, Group, Output, Reject, Written},
     names::Names,
-    segment::{Role, cell_count},
-    store::{Counts, Value},
+    segment::{Role, json, write_append, write_rows},
+    store::Counts,
 };
 
 /// The rule for events of kinds that a writer does not take, as in a pipeline's ledger.
@@ -180,61 +179,6 @@ fn write_reject(fate: Fate, reason: &str, key: &str, what: &str, lines: &mut Vec
     lines.push(b'\n');
 }
 
-fn write_rows(rows: &Rows, lines: &mut Vec<u8>) -> Result<(), Breach> {
-    let count = rows.columns.first().map_or(0, |column| cell_count(&column.cells));
-    if rows.columns.iter().any(|column| cell_count(&column.cells) != count) {
-        return Err(Breach(format!("the columns of rows for table {:?} differ in length", rows.table)));
-    }
-    let head = format!(r#"{{"kind":"row","table":{},"row":{{"#, json(&rows.table));
-    let keys: Vec<String> = rows.columns.iter().map(|column| json(&column.name)).collect();
-    for at in 0..count {
-        lines.extend_from_slice(head.as_bytes());
-        for (number, (key, Column { cells, .. })) in keys.iter().zip(&rows.columns).enumerate() {
-            let comma = if number == 0 { "" } else { "," };
-            let cell = format!("{comma}{key}:{}", json(&value(cells, at)));
-            lines.extend_from_slice(cell.as_bytes());
-        }
-        lines.extend_from_slice(b"}}\n");
-    }
-    Ok(())
-}
-
-fn value(cells: &Cells, at: usize) -> Value {
-    match cells {
-        Cells::Texts(texts) => Value::Text(texts.text(at).to_owned()),
-        Cells::Integers(cells) => cells.get(at).map_or(Value::Null, |cell| Value::Integer(*cell)),
-        Cells::Numbers(cells) => cells.get(at).map_or(Value::Null, |cell| Value::Number(Number(*cell))),
-        Cells::Times((cells, unit)) => {
-            cells.get(at).map_or(Value::Null, |cell| Value::Text(format_time(*cell, (*unit).into())))
-        }
-        Cells::Booleans(cells) => cells.get(at).map_or(Value::Null, |cell| Value::Boolean(*cell != 0)),
-    }
-}
-
-#[derive(Serialize)]
-struct AppendLine<'a> {
-    kind: &'static str,
-    path: &'a str,
-    header: Cow<'a, str>,
-    text: Cow<'a, str>,
-}
-
-fn write_append(append: &Append, lines: &mut Vec<u8>) {
-    let line = AppendLine {
-        kind: "append",
-        path: &append.path,
-        header: String::from_utf8_lossy(&append.header),
-        text: String::from_utf8_lossy(&append.bytes),
-    };
-    lines.extend_from_slice(json(&line).as_bytes());
-    lines.push(b'\n');
-}
-
-fn json<T: Serialize + ?Sized>(value: &T) -> String {
-    // Texts, numbers and structs of them can always be written.
-    serde_json::to_string(value).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,28 +237,5 @@ mod tests {
         let invoked = of_untouched(&whole, Role::Writer, &names);
         assert_eq!((invoked.counts.dropped[NOT_WRITTEN], invoked.lines.len()), (3, 0));
         assert!(invoked.counts.balances());
-    }
-
-    #[test]
-    fn rows_and_appends_are_lines() {
-        let column = |name: &str, cells| Column { name: name.to_owned(), cells };
-        let columns = vec![
-            column("price", Cells::Numbers(vec![61837.63, f64::NAN])),
-            column("time", Cells::Times((vec![0, 1], crate::contract::TimeUnit::Seconds))),
-            column("final", Cells::Booleans(vec![1, 0])),
-        ];
-        let mut rows = Rows { table: "bars".to_owned(), key_columns: 1, columns };
-        let mut lines = Vec::new();
-        write_rows(&rows, &mut lines).unwrap();
-        let append = Append { path: "a.csv".to_owned(), header: b"x\n".to_vec(), bytes: b"1\n".to_vec() };
-        write_append(&append, &mut lines);
-        let lines = String::from_utf8(lines).unwrap();
-        let expected = r#"{"kind":"row","table":"bars","row":{"price":61837.63,"time":"1970-01-01T00:00:00Z","final":true}}
-{"kind":"row","table":"bars","row":{"price":null,"time":"1970-01-01T00:00:00Z","final":false}}
-{"kind":"append","path":"a.csv","header":"x\n","text":"1\n"}
-"#;
-        assert_eq!(lines, expected);
-        rows.columns.push(column("odd", Cells::Integers(vec![1])));
-        assert!(write_rows(&rows, &mut Vec::new()).is_err());
     }
 }

@@ -28,7 +28,7 @@ use self::{
 };
 use super::{
     Commit, Counts, DeadLetter, InputFile, JournalEntry, JournalRecord, LedgerKey, Progress, Query, Ran, RowSink,
-    StateStore, Store,
+    Snapshot, StateStore, Store,
 };
 use crate::{
     contract::Entry,
@@ -172,6 +172,14 @@ impl StateStore for SqliteStore {
 
     fn state(&self, stage: &str) -> Result<Vec<Entry>> {
         state::read(&self.conn, stage).doing(|| format!("read the state of stage {stage:?}"))
+    }
+
+    fn snapshot(&self, stage: &str) -> Result<Snapshot> {
+        let (conn, stage) = (schema::open_reader(&self.database)?, stage.to_owned());
+        // A transaction sees what there is when it first reads.
+        conn.execute_batch("BEGIN")?;
+        conn.query_row("SELECT number FROM tapeline_commit", [], |_| Ok(()))?;
+        Ok(Box::new(move || state::read(&conn, &stage).doing(|| format!("read the state of stage {stage:?}"))))
     }
 
     fn commit(&mut self, commit: Commit) -> Result<u64> {

@@ -1,0 +1,132 @@
+//! An instance at work: asks it, and makes sure of what it answers.
+
+use std::sync::Arc;
+
+use super::blueprint::{Blueprint, Role};
+use crate::{
+    batch::{self, Breach, Bypass},
+    contract::{Append, Batch, Decoded, Entry, Frames, GROUPS_MAX, Input, KindSet, Output, Rows},
+    names::{Names, Told},
+    runtime::{Fault, Instance},
+};
+
+/// An instance, with what it was made from and what it has been told.
+pub(super) struct Running {
+    pub(super) blueprint: Arc<dyn Blueprint>,
+    pub(super) instance: Box<dyn Instance>,
+    pub(super) told: Told,
+    pub(super) takes: KindSet,
+}
+
+/// What an instance was shown of a batch, and what passes by it.
+pub(super) struct Shown {
+    pub(super) events: Batch,
+    pub(super) bypass: Option<Bypass>,
+}
+
+/// What became of a batch; it fits it, and its names are the pipeline's.
+pub(super) struct Answer {
+    pub(super) output: Output,
+    pub(super) rows: Vec<Rows>,
+    pub(super) appends: Vec<Append>,
+}
+
+impl Running {
+    /// An instance without state.
+    pub(super) fn new(blueprint: Arc<dyn Blueprint>) -> Result<Self, Fault> {
+        let mut instance = blueprint.instantiate()?;
+        let takes = instance.describe()?.takes.into();
+        Ok(Self { blueprint, instance, told: Told::default(), takes })
+    }
+
+    /// Makes the instance anew, with this state.
+    pub(super) fn revive(&mut self, entries: &[Entry], watermark: i64) -> Result<(), Fault> {
+        let mut instance = self.blueprint.instantiate()?;
+        instance.restore(entries, watermark)?;
+        self.instance = instance;
+        self.told = Told::default();
+        Ok(())
+    }
+
+    /// Shows it a batch; it must be neither the fetcher nor malformed.
+    pub(super) fn process(&mut self, batch: Batch, names: &mut Names) -> Result<(Shown, Answer), Fault> {
+        let (events, bypass) = batch::select(batch, self.takes);
+        if events.groups.is_empty() && events.marks.is_empty() {
+            return Ok((Shown { events, bypass }, Answer::of(nothing())));
+        }
+        let group_count = bypass.as_ref().map_or(events.groups.len(), Bypass::group_count);
+        let input = Input { names: self.told.untold(names), events };
+        let answer = if self.blueprint.role() == Role::Writer {
+            let written = self.instance.write(&input)?;
+            let (fates, rules, rejects) = (written.fates, written.rules, written.rejects);
+            let output = Output { fates, rules, rejects, ..nothing() };
+            batch::check_answer(&input.events, &output).map_err(breach)?;
+            Answer { output, rows: written.rows, appends: written.appends }
+        } else {
+            let mut output = self.instance.process(&input)?;
+            batch::check_answer(&input.events, &output).map_err(breach)?;
+            if group_count + output.emitted.groups.len() > GROUPS_MAX {
+                return Err(Fault::Breach(format!("{} groups are too many", output.emitted.groups.len())));
+            }
+            self.told.coin(&output.names, names);
+            self.told.resolve_batch(&mut output.emitted).map_err(breach)?;
+            Answer::of(output)
+        };
+        Ok((Shown { events: input.events, bypass }, answer))
+    }
+
+    /// Shows frames to the fetcher.
+    pub(super) fn decode(&mut self, frames: &mut Frames, names: &mut Names) -> Result<Decoded, Fault> {
+        frames.names = self.told.untold(names);
+        let mut decoded = self.instance.decode(frames)?;
+        check_decoded(frames, &decoded).map_err(breach)?;
+        self.told.coin(&decoded.names, names);
+        self.told.resolve_batch(&mut decoded.events).map_err(breach)?;
+        for dropped in &mut decoded.dropped {
+            dropped.symbol = dropped.symbol.and_then(|symbol| self.told.resolve(symbol));
+        }
+        for reject in &mut decoded.rejects {
+            reject.symbol = reject.symbol.and_then(|symbol| self.told.resolve(symbol));
+        }
+        Ok(decoded)
+    }
+}
+
+impl Answer {
+    const fn of(output: Output) -> Self {
+        Self { output, rows: Vec::new(), appends: Vec::new() }
+    }
+}
+
+/// The answer to nothing.
+fn nothing() -> Output {
+    Output {
+        names: Vec::new(),
+        fates: Vec::new(),
+        rules: Vec::new(),
+        rejects: Vec::new(),
+        emitted: batch::empty(),
+    }
+}
+
+fn breach(breach: Breach) -> Fault {
+    Fault::Breach(breach.to_string())
+}
+
+/// Whether every frame is accounted for.
+fn check_decoded(frames: &Frames, decoded: &Decoded) -> Result<(), Breach> {
+    batch::check(&decoded.events)?;
+    if decoded.records.len() != frames.ends.len() || decoded.records.contains(&0) {
+        return Err(Breach(format!("{} of {} frames are accounted for", decoded.records.len(), frames.ends.len())));
+    }
+    let records: u64 = decoded.records.iter().map(|records| u64::from(*records)).sum();
+    let dropped: u64 = decoded.dropped.iter().map(|dropped| dropped.count).sum();
+    let found = batch::event_count(&decoded.events) as u64 + dropped + decoded.rejects.len() as u64;
+    if records != found {
+        return Err(Breach(format!("{records} records came in, {found} went out")));
+    }
+    match decoded.rejects.iter().find(|reject| reject.frame as usize >= frames.ends.len()) {
+        Some(reject) => Err(Breach(format!("frame {} is rejected, of {}", reject.frame, frames.ends.len()))),
+        None => Ok(()),
+    }
+}
