@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod names;
 pub mod objects;
 pub mod pipeline;
+pub mod registry;
 pub mod runtime;
 pub mod segment;
 pub mod store;

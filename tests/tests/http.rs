@@ -13,13 +13,16 @@ use std::{
 use serde_json::{Value, json};
 use tapeline::{
     metrics::Metrics,
-    pipeline::{Components, Invoker, Live, LiveOptions, SESSIONS_MAX, spec::Pipeline},
+    pipeline::{Components, Invoker, Live, LiveOptions, Rollout, SESSIONS_MAX, spec::Pipeline},
     runtime::{CompiledCache, Engine},
     store::SqliteStore,
-    trigger::http::{Api, ApiParts, Readiness, serve},
+    trigger::http::{Admin, AdminToken, Api, ApiParts, Readiness, serve},
 };
 use tapeline_tests::program;
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
+
+/// What shows that one may keep sessions.
+const TOKEN: &str = "a-token-of-this-test-alone";
 
 /// How long a pipeline may take to work off what a test sends; it takes some hundred milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,12 +76,14 @@ impl Server {
         let components = Components::load(&engine, &pipeline, Some(&program::components())).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let metrics = Metrics::new();
-        let invokers = components.stages.iter().cloned().map(Invoker::new).collect();
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let rollout = Rollout::embedded(&engine, &pipeline, components, folder.path(), &metrics).unwrap();
+        let invokers = rollout.live().into_iter().map(|stage| Invoker::of_live(rollout.clone(), stage)).collect();
         let live = Live::start(LiveOptions {
             pipeline,
-            components,
+            rollout: rollout.clone(),
             data: folder.path().to_owned(),
-            store: SqliteStore::open(folder.path()).unwrap(),
+            store,
             observer: Box::new(metrics.clone()),
             with_source: false,
             chain: None,
@@ -87,6 +92,8 @@ impl Server {
         let api = Arc::new(Api::new(ApiParts {
             pipeline: "p".to_owned(),
             invokers,
+            admin: Some(Admin { token: AdminToken::new(TOKEN).unwrap(), rollout: rollout.clone() }),
+            rollout: Some(rollout),
             intake: Box::new(live.ingest()),
             hub: live.hub(),
             folder: folder.path().to_owned(),
@@ -123,7 +130,8 @@ impl Server {
     }
 
     fn post(&self, path: &str, body: &str) -> Answer {
-        answer(self.client.post(format!("{}{path}", self.base)).send(body).unwrap())
+        let request = self.client.post(format!("{}{path}", self.base));
+        answer(request.header("authorization", format!("Bearer {TOKEN}")).send(body).unwrap())
     }
 
     /// Rows in the table of trades, which is not there before the first one.

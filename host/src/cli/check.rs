@@ -31,7 +31,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         let pipeline = Pipeline::load(&self.pipeline)?;
-        let components = globals.load_components(&pipeline)?;
+        let components = globals.load_components(&globals.engine()?, &pipeline)?;
         check_chain(&components.blueprints())?;
         let mut out = output::lock();
         writeln!(out, "pipeline {} reads format {}", pipeline.name, pipeline.format)?;

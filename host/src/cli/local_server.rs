@@ -142,6 +142,7 @@ fn start_and_wait(store: &Path, port: u16, name: &str) -> Result<Child> {
         .doing(|| format!("write to {}", store.display()))?;
     let log = fs::File::create(store.join(LOG)).doing(|| format!("write to {}", store.display()))?;
     let mut server = Command::new(server_program());
+    server.env_remove(crate::trigger::http::TOKEN_VARIABLE);
     // Ctrl-C is for whoever started it: what is under way is stored first.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut server, 0);

@@ -5,6 +5,7 @@
 
 mod chained;
 mod check;
+mod compile_component;
 mod dead_letters;
 mod doctor;
 mod exit;
@@ -16,6 +17,7 @@ mod query;
 mod rows;
 mod run;
 mod simulate;
+mod stage;
 mod tail;
 mod up;
 
@@ -80,6 +82,9 @@ enum Command {
     Check(check::Check),
     Doctor(doctor::Doctor),
     Simulate(simulate::Simulate),
+    Stage(stage::Stage),
+    #[command(hide = true)]
+    CompileComponent(compile_component::CompileComponent),
 }
 
 /// The folder where a pipeline keeps what must not be lost.
@@ -93,6 +98,9 @@ struct DataFolder {
 /// The program: reads the command line, runs the command, reports its error.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::CompileComponent(command) = cli.command {
+        return command.run();
+    }
     exit::conclude(start_log(&cli.globals.log).and_then(|()| cli.command.run(&cli.globals)))
 }
 
@@ -109,21 +117,28 @@ impl Command {
             Self::Check(command) => command.run(globals),
             Self::Doctor(command) => command.run(),
             Self::Simulate(command) => command.run(),
+            Self::Stage(command) => command.run(),
+            // Has no log and exit codes of its own.
+            Self::CompileComponent(_) => Ok(Exit::Fine),
         }
     }
 }
 
 impl Globals {
     fn engine(&self) -> Result<Engine> {
-        Engine::new(self.cache.as_ref().map_or_else(CompiledCache::of_user, CompiledCache::new))
+        let engine = Engine::new(self.cache.as_ref().map_or_else(CompiledCache::of_user, CompiledCache::new))?;
+        Ok(match std::env::current_exe() {
+            Ok(program) => engine.with_compiler(program),
+            Err(_) => engine,
+        })
     }
 
     fn components_folder(&self) -> Option<&Path> {
         self.components.as_deref()
     }
 
-    fn load_components(&self, pipeline: &Pipeline) -> Result<Components> {
-        Components::load(&self.engine()?, pipeline, self.components_folder())
+    fn load_components(&self, engine: &Engine, pipeline: &Pipeline) -> Result<Components> {
+        Components::load(engine, pipeline, self.components_folder())
     }
 }
 
@@ -166,6 +181,9 @@ mod tests {
             let name = command.get_name();
             for part in command.get_subcommands() {
                 check(part);
+            }
+            if command.is_hide_set() {
+                return;
             }
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(command.has_subcommands() || help.contains("Examples:"), "{name}: {help}");

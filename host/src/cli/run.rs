@@ -12,7 +12,8 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use super::{DataFolder, Globals, chained::Chained, exit::Exit, output};
 use crate::{
     error::{Error, Kind, Result},
-    pipeline::{Job, JobInput, Summary, spec::Pipeline},
+    metrics::Metrics,
+    pipeline::{Job, JobInput, Rollout, Summary, spec::Pipeline},
     store::SqliteStore,
 };
 
@@ -57,7 +58,8 @@ impl Run {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         let pipeline = Pipeline::load(&self.pipeline)?;
         let inputs = job_inputs(&self.inputs)?;
-        let components = globals.load_components(&pipeline)?;
+        let engine = globals.engine()?;
+        let components = globals.load_components(&engine, &pipeline)?;
         let store = SqliteStore::open(&self.data.path)?;
         let format = self.format.unwrap_or_else(|| pipeline.format.clone());
         let bar = progress_bar();
@@ -66,8 +68,16 @@ impl Run {
                 "run without the ends of the chain: the first and the last stage read and store",
             ));
         }
-        let job = Job { pipeline, components, store, inputs, format };
-        let summary = match self.chained.connect(&self.data.path)? {
+        let (folder, metrics) = (&self.data.path, Metrics::new());
+        let connected = self.chained.connect(folder)?;
+        let rollout = match &connected {
+            None => Rollout::embedded(&engine, &pipeline, components, folder, &metrics)?,
+            Some((broker, _)) => {
+                Rollout::chained(&engine, &pipeline, components, broker, Some(folder.clone()), &metrics)?
+            }
+        };
+        let job = Job { pipeline, rollout, store, inputs, format };
+        let summary = match connected {
             None => job.run(report_to(&bar)),
             Some((broker, _server)) => job.run_chained(broker, &self.chained.stages, report_to(&bar)),
         };

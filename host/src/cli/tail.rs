@@ -2,13 +2,12 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    path::Path,
     time::Duration,
 };
 
 use clap::{Args, ValueEnum};
 
-use super::{DataFolder, chained::Credentials, exit::Exit, output, up::ADDRESS_FILE};
+use super::{DataFolder, chained::Credentials, exit::Exit, output, up::address_of};
 use crate::{
     bus::nats::{Broker, DeadLetterStream, Hop},
     error::{Context as _, Error, Kind, Result},
@@ -70,7 +69,7 @@ impl Tail {
         }
         let address = match &self.at {
             Some(address) => address.clone(),
-            None => read_address(&self.data.path)?,
+            None => address_of(&self.data.path)?,
         };
         let lines = BufReader::new(follow(address.trim_end_matches('/'), &self.subject)?);
         copy_lines(lines, |line, out| self.write(&self.subject, line, out), &mut output::lock())?;
@@ -154,12 +153,6 @@ fn check_subject(subject: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!("follow {subject:?}: a subject is of letters, digits, - and .")))
-}
-
-fn read_address(data: &Path) -> Result<String> {
-    let path = data.join(ADDRESS_FILE);
-    let place = || format!("find a pipeline that runs on {}: start one with tapeline up, or use --at", data.display());
-    Ok(std::fs::read_to_string(path).doing(place)?.trim().to_owned())
 }
 
 fn follow(address: &str, subject: &str) -> Result<impl Read> {

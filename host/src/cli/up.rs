@@ -14,18 +14,21 @@ use std::{
 use clap::Args;
 use tokio::{net::TcpListener, sync::oneshot, task};
 
-use self::{running::Running, signals::Signals};
+use self::{
+    running::{Running, Served},
+    signals::Signals,
+};
 use super::{DataFolder, Globals, chained::Chained, exit::Exit, output};
 use crate::{
-    error::{Context as _, Result},
+    error::{Context as _, Error, Kind, Result},
     metrics::Metrics,
-    pipeline::{Chain, LiveOptions, spec::Pipeline},
+    pipeline::{Chain, LiveOptions, Rollout, spec::Pipeline},
     store::SqliteStore,
-    trigger::http::{Api, serve},
+    trigger::http::{AdminToken, Api, serve},
 };
 
 /// The file in the data folder that says where the pipeline can be reached.
-pub(super) const ADDRESS_FILE: &str = "address";
+const ADDRESS_FILE: &str = "address";
 /// Where HTTP is served by a host that has the ends of its pipeline.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
@@ -59,35 +62,54 @@ pub(super) struct Up {
 impl Up {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         let pipeline = Pipeline::load(&self.pipeline)?;
-        let components = globals.load_components(&pipeline)?;
+        let token = AdminToken::of_environment()?;
+        let engine = globals.engine()?;
+        let components = globals.load_components(&engine, &pipeline)?;
         let has_ends = self.chained.has_ends(&pipeline)?;
         let chained = self.chained.connect(&self.data.path)?;
         let (broker, _server) = chained.map_or((None, None), |(broker, server)| (Some(broker), server));
         let metrics = Metrics::new();
-        let chain = |broker| Chain::new(pipeline.clone(), components.clone(), broker, metrics.clone());
+        let folder = &self.data.path;
+        // Its lock first, and the registry in it.
+        let store = (broker.is_none() || has_ends).then(|| SqliteStore::open(folder)).transpose()?;
+        let rollout = match &broker {
+            None => Rollout::embedded(&engine, &pipeline, components, folder, &metrics)?,
+            Some(broker) => {
+                let tables = has_ends.then(|| folder.clone());
+                Rollout::chained(&engine, &pipeline, components, broker, tables, &metrics)?
+            }
+        };
+        let chain = |broker| Chain::new(pipeline.clone(), rollout.clone(), broker, metrics.clone());
         let chain = broker.map(chain).transpose()?;
         let runtime = tokio::runtime::Runtime::new().doing(|| "start threads".to_owned())?;
         let stages = self.chained.stages.clone();
-        let exit = match chain {
-            Some(chain) if !has_ends => {
+        let exit = match (chain, store) {
+            (Some(chain), None) => {
                 // Any number of such hosts may be on one machine.
                 let listen = self.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-                let start =
-                    || running::start_work(&pipeline, components, chain, stages, self.data.path.clone(), metrics);
+                let served = Served { rollout, token, folder: self.data.path.clone(), metrics };
+                let start = || running::start_work(&pipeline, chain, stages, served);
                 runtime.block_on(serve_until_stopped(listen, None, start))
             }
-            chain => {
+            (None, None) => return Err(Error::new(Kind::Internal, "start: there is neither a store nor a chain")),
+            (chain, Some(store)) => {
+                let served = Served {
+                    rollout: rollout.clone(),
+                    token,
+                    folder: self.data.path.clone(),
+                    metrics: metrics.clone(),
+                };
                 let options = LiveOptions {
-                    store: SqliteStore::open(&self.data.path)?,
+                    store,
                     pipeline,
-                    components,
+                    rollout,
                     data: self.data.path.clone(),
                     observer: Box::new(metrics.clone()),
                     with_source: !self.no_source,
                     chain: chain.map(|chain| (chain, stages)),
                 };
                 let listen = self.listen.unwrap_or(LISTEN);
-                let start = || running::start_live(options, metrics);
+                let start = || running::start_live(options, served);
                 runtime.block_on(serve_until_stopped(listen, Some(&self.data.path), start))
             }
         };
@@ -130,6 +152,16 @@ async fn serve_until_stopped(
         _ = server => exit,
         () = signals.next() => exit,
     }
+}
+
+/// Where the pipeline that runs on a data folder can be reached.
+///
+/// # Errors
+/// `NotFound` when none runs there.
+pub(super) fn address_of(data: &Path) -> Result<String> {
+    let path = data.join(ADDRESS_FILE);
+    let place = || format!("find a pipeline that runs on {}: start one with tapeline up, or use --at", data.display());
+    Ok(fs::read_to_string(path).doing(place)?.trim().to_owned())
 }
 
 /// The address of the page, as somebody on this machine can use it.

@@ -3,6 +3,7 @@
 //! The ledger in the store is the truth about events; these numbers are since the process started. Knows no HTTP.
 
 mod partitions;
+mod swaps;
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,7 @@ use prometheus_client::{
 };
 
 pub use self::partitions::PartitionMetrics;
-use self::partitions::Partitions;
+use self::{partitions::Partitions, swaps::Swaps};
 use crate::{
     pipeline::{Committed, Observer, now_ns},
     segment::Tapped,
@@ -87,6 +88,7 @@ struct Inner {
     invocations: Family<OutcomeLabel, Counter>,
     invocation_duration: Family<StageLabel, Histogram>,
     partitions: Partitions,
+    swaps: Swaps,
 }
 
 /// What came of a call of a stage.
@@ -139,6 +141,7 @@ impl Metrics {
                 Histogram::new(exponential_buckets(INVOCATION_SECONDS_MIN, 2.0, BUCKETS))
             }),
             partitions: Partitions::new(),
+            swaps: Swaps::new(),
         };
         inner.register();
         Self(Arc::new(inner))
@@ -170,6 +173,16 @@ impl Metrics {
     /// What counts the work on a partition of the segment that begins with a stage.
     pub fn partition(&self, stage: &str, partition: u32) -> PartitionMetrics {
         self.0.partitions.of(stage, partition)
+    }
+
+    /// Notes that a version took a stage's place in a worker, which stood still for so long.
+    pub(crate) fn swapped(&self, stage: &str, pause: Duration) {
+        self.0.swaps.swapped(stage, pause);
+    }
+
+    /// Notes that a worker took a version back.
+    pub(crate) fn rolled_back(&self, stage: &str) {
+        self.0.swaps.rolled_back(stage);
     }
 
     /// What counts the calls of a stage.
@@ -207,6 +220,7 @@ impl Inner {
         }
         registry.register("events_dropped", "Events left out, by rule", self.events_dropped.clone());
         self.partitions.register(registry);
+        self.swaps.register(registry);
         registry.register("rows", "Rows written, by table", self.rows.clone());
         registry.register("dead_letters", "Records put aside, late ones included", self.dead_letters.clone());
         let commits = self.commit_duration.clone();

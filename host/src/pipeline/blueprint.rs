@@ -1,6 +1,10 @@
 //! Stages of a pipeline file made from components.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::spec::Pipeline;
 use crate::{
@@ -17,12 +21,29 @@ pub struct WasmStage {
     component: Component,
     settings: Arc<str>,
     limits: Limits,
+    version: u64,
 }
 
 impl WasmStage {
     /// A stage of this name.
     pub fn new(name: &str, component: Component, settings: &str, limits: Limits) -> Self {
-        Self { name: name.into(), component, settings: settings.into(), limits }
+        Self { name: name.into(), component, settings: settings.into(), limits, version: 0 }
+    }
+
+    /// The same as a version of this number.
+    pub const fn of_version(mut self, version: u64) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// What it may use.
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Its component.
+    pub const fn component(&self) -> &Component {
+        &self.component
     }
 
     /// Makes an instance for a caller that waits for it without blocking its thread.
@@ -51,6 +72,10 @@ impl Blueprint for WasmStage {
         &self.component.digest
     }
 
+    fn version(&self) -> u64 {
+        self.version
+    }
+
     fn settings(&self) -> &str {
         &self.settings
     }
@@ -71,6 +96,8 @@ pub struct Components {
     pub stages: Vec<WasmStage>,
     /// What each says of itself, in the same order.
     pub descriptions: Vec<Description>,
+    /// Where each was found, in the same order.
+    pub paths: Vec<PathBuf>,
 }
 
 impl Components {
@@ -80,14 +107,16 @@ impl Components {
     /// Names the stage, and for a setting the file and line, with what would be right.
     pub fn load(engine: &Engine, pipeline: &Pipeline, folder: Option<&Path>) -> Result<Self> {
         let mut stages = Vec::new();
-        let mut descriptions = Vec::new();
+        let (mut descriptions, mut paths) = (Vec::new(), Vec::new());
         for (index, spec) in pipeline.stages.iter().enumerate() {
-            let component = engine.load(&pipeline.resolve_component(spec, folder)?)?;
+            let path = pipeline.resolve_component(spec, folder)?;
+            let component = engine.load(&path)?;
+            paths.push(path);
             let stage = WasmStage::new(&spec.name, component, &spec.settings, spec.limits);
             descriptions.push(describe(&stage, pipeline, index)?);
             stages.push(stage);
         }
-        Ok(Self { stages, descriptions })
+        Ok(Self { stages, descriptions, paths })
     }
 
     /// The stage of this name.

@@ -20,7 +20,7 @@ use self::{
     pool::Pool,
     session::{SessionState, Sessions},
 };
-use super::WasmStage;
+use super::{Rollout, WasmStage};
 use crate::{runtime::Fault, segment::Blueprint, store::Counts};
 
 /// How long a call waits for an instance, or for its session. A client that waited for longer has most likely gone.
@@ -82,7 +82,15 @@ pub enum InvokeError {
 impl Invoker {
     /// Calls this stage; makes no instance yet.
     pub fn new(stage: WasmStage) -> Self {
-        Self { name: stage.name().into(), pool: Pool::new(stage), sessions: Sessions::default() }
+        let name = stage.name().into();
+        Self { name, pool: Pool::new(Box::new(move || stage.clone())), sessions: Sessions::default() }
+    }
+
+    /// Calls the version of a stage that is live.
+    pub fn of_live(rollout: Rollout, stage: WasmStage) -> Self {
+        let name: Arc<str> = stage.name().into();
+        let live = move || rollout.live_of(stage.name()).map_or_else(|| stage.clone(), |live| WasmStage::clone(&live));
+        Self { name, pool: Pool::new(Box::new(live)), sessions: Sessions::default() }
     }
 
     /// Name of the stage.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Chain, Components, Observer, Unobserved, Worker, commit_settings,
+    Chain, Observer, Rollout, Unobserved, Worker, boxed, commit_settings,
     journal::JournalReader,
     spec::Pipeline,
     watermark_settings,
@@ -46,8 +46,8 @@ pub enum JobInput {
 pub struct Job {
     /// The pipeline.
     pub pipeline: Pipeline,
-    /// Its components.
-    pub components: Components,
+    /// Which versions of its stages run.
+    pub rollout: Rollout,
     /// The data folder's store.
     pub store: SqliteStore,
     /// What is read, in order.
@@ -169,12 +169,9 @@ impl Job {
         let inputs = self.inputs_behind(self.store.progress()?.inputs)?;
         check_not_chained(&self.store)?;
         let reader = self.store.second()?;
-        let segment = Segment::new(
-            self.components.blueprints(),
-            watermark_settings(&self.pipeline),
-            Box::new(NoTap),
-            &self.store,
-        )?;
+        let stages = boxed(self.rollout.blueprints());
+        let segment = Segment::new(stages, watermark_settings(&self.pipeline), Box::new(NoTap), &self.store)?;
+        let segment = segment.with_plans(Arc::new(self.rollout.clone()));
         let commit = commit_settings(&self.pipeline);
         let mut worker = Worker::new(segment, self.store, commit, Box::new(totals.clone()))?;
         worker.set_inputs(inputs);
@@ -198,7 +195,7 @@ impl Job {
     pub fn run_chained(self, broker: Broker, stages: &[String], mut on_progress: ProgressFn) -> Result<Summary> {
         let started = Instant::now();
         let totals = Totals::of(&self.pipeline);
-        let chain = Chain::new(self.pipeline.clone(), self.components.clone(), broker, Metrics::new())?;
+        let chain = Chain::new(self.pipeline.clone(), self.rollout.clone(), broker, Metrics::new())?;
         check_chained(&self.store)?;
         let mut worker = chain.source(Box::new(Unobserved))?;
         check_same_chain(&worker, &self.store)?;

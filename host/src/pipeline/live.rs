@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Chain, Components, Hub, Observer, Worker, Workers, commit_settings,
+    Chain, Hub, Observer, Rollout, Worker, Workers, boxed, commit_settings,
     journal::{CURSOR_FORMAT, JournalReader, WATERMARK_FORMAT},
     spec::{Pipeline, Source, Watermark},
     watermark_settings,
@@ -45,8 +45,8 @@ const IDLE_LOOK: Duration = Duration::from_millis(250);
 pub struct LiveOptions {
     /// The pipeline.
     pub pipeline: Pipeline,
-    /// Its components.
-    pub components: Components,
+    /// Which versions of its stages run.
+    pub rollout: Rollout,
     /// The data folder.
     pub data: PathBuf,
     /// Its store.
@@ -175,7 +175,7 @@ impl Live {
     /// # Errors
     /// When a stage does not start or the store cannot be read.
     pub fn start(options: LiveOptions) -> Result<Self> {
-        let LiveOptions { pipeline, components, data, store, observer, with_source, chain } = options;
+        let LiveOptions { pipeline, rollout, data, store, observer, with_source, chain } = options;
         let shared = Arc::new(Shared::default());
         let hub = Hub::new(&pipeline.name, pipeline.stages.iter().map(|stage| stage.name.clone()).collect());
         let (journal, reader) = (SqliteStore::open_second(&data)?, SqliteStore::open_second(&data)?);
@@ -187,7 +187,8 @@ impl Live {
             None => {
                 super::job::check_not_chained(&store)?;
                 let watermark = watermark_settings(&pipeline);
-                let segment = Segment::new(components.blueprints(), watermark, Box::new(hub.clone()), &store)?;
+                let segment = Segment::new(boxed(rollout.blueprints()), watermark, Box::new(hub.clone()), &store)?;
+                let segment = segment.with_plans(Arc::new(rollout));
                 let observer = Box::new(Publishing { hub: hub.clone(), inner: observer });
                 let worker = Worker::new(segment, store, commit_settings(&pipeline), observer)?;
                 (feed.start(worker, pipeline), Vec::new())

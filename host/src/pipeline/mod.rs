@@ -7,6 +7,7 @@ mod invoke;
 mod job;
 mod journal;
 mod live;
+mod rollout;
 pub mod spec;
 mod worker;
 
@@ -19,9 +20,10 @@ pub use invoke::{InvokeError, InvokeOptions, Invoked, Invoker, SESSION_BYTES_MAX
 pub use job::{Job, JobInput, ProgressFn, Summary};
 pub(crate) use live::now_ns;
 pub use live::{BACKLOG_RECORDS_MAX, Ingest, IngestError, Live, LiveOptions};
+pub use rollout::{Push, Pushed, Rollout, RolloutParts, StageStatus, Standing, States, WorkerReport};
 pub use worker::{CommitSettings, Committed, Observer, Step, Worker};
 
-use crate::segment::WatermarkSettings;
+use crate::segment::{Blueprint, WatermarkSettings};
 
 /// How the watermark of a pipeline follows event time.
 pub fn watermark_settings(pipeline: &spec::Pipeline) -> WatermarkSettings {
@@ -33,4 +35,9 @@ pub fn watermark_settings(pipeline: &spec::Pipeline) -> WatermarkSettings {
 pub fn commit_settings(pipeline: &spec::Pipeline) -> CommitSettings {
     let records_max = usize::try_from(pipeline.commit.records).unwrap_or(usize::MAX);
     CommitSettings { every: pipeline.commit.every, records_max }
+}
+
+/// Stages as a segment takes them.
+fn boxed(stages: Vec<WasmStage>) -> Vec<Box<dyn Blueprint>> {
+    stages.into_iter().map(|stage| Box::new(stage) as Box<dyn Blueprint>).collect()
 }

@@ -8,6 +8,7 @@ mod components;
 mod document;
 mod nats;
 mod raw;
+mod swap;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +25,7 @@ use tapeline_events::Span;
 use crate::{
     connector::SimulatorSettings,
     error::{Error, Result},
-    runtime::Limits,
+    runtime::{CompileLimits, Limits},
 };
 
 /// Stages that a pipeline can have. Each is an instance with its own memory; nobody reads a longer chain.
@@ -57,6 +58,8 @@ pub struct Pipeline {
     pub commit: CommitRule,
     /// How it is chained by NATS, when it is.
     pub nats: Nats,
+    /// How other versions of its stages are brought in.
+    pub swap: Swap,
     /// In the order of the data; at least two.
     pub stages: Vec<Stage>,
     document: Document,
@@ -104,6 +107,21 @@ pub struct Nats {
     pub stream_bytes_max: u64,
     /// For each segment the positions of its stages: neighbours that share a worker, without a hop between them.
     pub segments: Vec<std::ops::Range<usize>>,
+}
+
+/// How other versions of stages are brought in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Swap {
+    /// Records that a new version must take before the one before it is let go; 0 for none.
+    pub probation: u64,
+    /// The share of them that it may refuse although the version before takes them, 0 to 1.
+    pub dead_share: f64,
+    /// What compiling an upload may take.
+    pub compile: CompileLimits,
+    /// Bytes of all uploaded components that are kept on a broker.
+    pub components_bytes_max: u64,
+    /// Public keys, one of which must have signed an upload; any upload is taken when there is none.
+    pub trusted_keys: Vec<String>,
 }
 
 /// One stage.
@@ -167,7 +185,8 @@ fn resolve(document: Document) -> Result<Pipeline> {
     let commit = resolve_commit(&document, &raw.commit)?;
     let stages = resolve_stages(&document, raw.stages)?;
     let nats = nats::resolve(&document, &raw.nats, &stages)?;
-    Ok(Pipeline { name: raw.name, format, source, watermark, commit, nats, stages, document })
+    let swap = swap::resolve(&document, raw.swap)?;
+    Ok(Pipeline { name: raw.name, format, source, watermark, commit, nats, swap, stages, document })
 }
 
 fn resolve_source(document: &Document, raw: RawSource) -> Result<(String, Source)> {

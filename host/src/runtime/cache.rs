@@ -45,12 +45,26 @@ impl CompiledCache {
     /// # Errors
     /// When the bytes are no component. That the cache cannot be written is no error.
     pub(crate) fn compile(&self, engine: &wasmtime::Engine, digest: &str, bytes: &[u8]) -> Result<Component> {
+        let invalid = |error: wasmtime::Error| Error::caused(Kind::Invalid, "compile component", error);
+        self.compile_by(engine, digest, || engine.precompile_component(bytes).map_err(invalid))
+    }
+
+    /// The component of a digest, compiled before or now by `compile`, which is trusted to compile for this engine.
+    ///
+    /// # Errors
+    /// Those of `compile`.
+    pub(crate) fn compile_by(
+        &self,
+        engine: &wasmtime::Engine,
+        digest: &str,
+        compile: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Component> {
         let path = self.path(engine, digest);
         if let Some(component) = load(engine, &path) {
             return Ok(component);
         }
         let invalid = |error: wasmtime::Error| Error::caused(Kind::Invalid, "compile component", error);
-        let compiled = engine.precompile_component(bytes).map_err(invalid)?;
+        let compiled = compile()?;
         if let Err(error) = self.store(&path, &compiled) {
             tracing::warn!(path = %path.display(), %error, "compiled component not cached");
         }

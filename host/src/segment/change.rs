@@ -263,6 +263,9 @@ impl StageWorker {
 
     /// Brings the stage to what it is to run, as far as that can be done now.
     pub(super) fn follow(&mut self, plan: &Plan, store: &dyn StateStore, names: &mut Names) {
+        if !std::mem::replace(&mut self.has_told, true) {
+            self.news.push(News::Runs { version: self.version() });
+        }
         let wanted = plan.live.version();
         let shadow = plan.shadow.as_ref().map(|shadow| shadow.blueprint.version());
         if self.unfit.is_some_and(|unfit| unfit != wanted && Some(unfit) != shadow) {

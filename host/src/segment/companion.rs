@@ -4,11 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    compare::Comparison,
-    plans::Probation,
-    running::Running,
-};
+use super::{compare::Comparison, plans::Probation, running::Running};
 use crate::{contract::Entry, runtime::Fault};
 
 /// What an entry of state is found by.
@@ -57,7 +53,14 @@ impl Companion {
         entries: BTreeMap<Key, Entry>,
         touched: impl IntoIterator<Item = Key>,
     ) -> Self {
-        Self { running, purpose, entries, pending: BTreeMap::new(), touched: touched.into_iter().collect(), own_names: 0 }
+        Self {
+            running,
+            purpose,
+            entries,
+            pending: BTreeMap::new(),
+            touched: touched.into_iter().collect(),
+            own_names: 0,
+        }
     }
 
     pub(super) fn version(&self) -> u64 {

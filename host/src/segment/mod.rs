@@ -21,9 +21,9 @@ use std::sync::Arc;
 
 pub use blueprint::{Blueprint, Role};
 pub use compare::{Comparison, Difference};
+pub use outcome::{NoTap, Origin, Outcome, Tap, Tapped, cell_count};
 pub use plans::{News, Plan, Plans, Probation, Shadow};
 pub(crate) use row_lines::{json, write_append, write_rows};
-pub use outcome::{NoTap, Origin, Outcome, Tap, Tapped, cell_count};
 pub use stage::{Mode, StageWorker};
 pub use tally::Tally;
 pub use watermark::{Watermark, WatermarkSettings};
@@ -178,17 +178,8 @@ impl Segment {
             stages.push(StageWorker::new(index, blueprint)?);
         }
         let (watermark, outcome) = (Watermark::new(watermark), Outcome::new(tap));
-        let mut segment = Self {
-            stages,
-            first,
-            is_last,
-            partition: None,
-            names,
-            watermark,
-            outcome,
-            plans: None,
-            generation: 0,
-        };
+        let mut segment =
+            Self { stages, first, is_last, partition: None, names, watermark, outcome, plans: None, generation: 0 };
         segment.rewind(store, &store.progress()?)?;
         Ok(segment)
     }
@@ -218,10 +209,10 @@ impl Segment {
         let is_same = generation == self.generation;
         self.generation = generation;
         for stage in &mut self.stages {
-            if !is_same || stage.is_changing() {
-                if let Some(plan) = plans.plan(stage.name()) {
-                    stage.follow(&plan, store, &mut self.names);
-                }
+            if (!is_same || stage.is_changing())
+                && let Some(plan) = plans.plan(stage.name())
+            {
+                stage.follow(&plan, store, &mut self.names);
             }
             for news in stage.take_news() {
                 plans.report(stage.name(), self.partition, news);

@@ -49,6 +49,11 @@ pub struct Shadow {
 /// What has happened to a stage.
 #[derive(Clone, Debug)]
 pub enum News {
+    /// A worker has begun, with this version.
+    Runs {
+        /// The version.
+        version: u64,
+    },
     /// A version is live. The worker stood still for so long.
     Live {
         /// The version.

@@ -100,13 +100,7 @@ impl Answer {
 
 /// The answer to nothing.
 fn nothing() -> Output {
-    Output {
-        names: Vec::new(),
-        fates: Vec::new(),
-        rules: Vec::new(),
-        rejects: Vec::new(),
-        emitted: batch::empty(),
-    }
+    Output { names: Vec::new(), fates: Vec::new(), rules: Vec::new(), rejects: Vec::new(), emitted: batch::empty() }
 }
 
 fn breach(breach: Breach) -> Fault {

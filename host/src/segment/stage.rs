@@ -53,6 +53,8 @@ pub struct StageWorker {
     pub(super) unfit: Option<u64>,
     /// What has happened, to be told behind the next commit.
     pub(super) news: Vec<News>,
+    /// Whether it was told what runs since the worker has begun.
+    pub(super) has_told: bool,
     /// When it was last told how the candidate compares, and on how many records then.
     pub(super) told: (Instant, u64),
 }
@@ -72,6 +74,7 @@ impl StageWorker {
             warm_up: None,
             unfit: None,
             news: Vec::new(),
+            has_told: false,
             told: (Instant::now(), 0),
         })
     }

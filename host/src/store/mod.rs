@@ -9,7 +9,7 @@ mod testsuite;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteRegistry, SqliteStore};
 use tapeline_events::Day;
 
 use crate::{

@@ -4,10 +4,12 @@ mod batch;
 mod committer;
 mod dead_letters;
 mod doctor;
+mod entries;
 mod follow;
 mod inbox;
 mod members;
 mod position;
+mod registry;
 mod state;
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
@@ -28,6 +30,7 @@ pub use self::{
     follow::{Followed, Follower},
     inbox::{Inbox, Received},
     members::Members,
+    registry::NatsRegistry,
     state::{NatsState, Outputs},
 };
 use crate::{

@@ -12,6 +12,7 @@ use super::{
     Broker, Hop, MESSAGE_BYTES_MAX,
     batch::{MESSAGES_MAX, Part},
     committer::{Committer, Order},
+    entries::Entries,
     position::{Head, Position, Small, read_position},
     unavailable,
 };
@@ -19,7 +20,7 @@ use crate::{
     bus::{Message, TraceContext},
     contract::Entry,
     error::{Error, Kind, Result},
-    store::{Commit, Progress, ReadFrom, StateStore},
+    store::{Commit, Progress, ReadFrom, Snapshot, StateStore},
 };
 
 /// First byte of a piece of state. A change of what follows raises it.
@@ -54,7 +55,7 @@ pub struct NatsState {
     settled: BTreeMap<String, ReadFrom>,
     /// Number in the stream of the position that was read or written last, but for the commit under way; 0 for none.
     sequence: u64,
-    entries: BTreeMap<(String, String, u64), Entry>,
+    entries: Entries,
     /// Entries that have changed since the log was written; they are in the position.
     changes: BTreeMap<(String, String, u64), Entry>,
     snapshot_bytes: usize,
@@ -83,7 +84,7 @@ impl NatsState {
             settled: BTreeMap::new(),
             progress: Progress::default(),
             sequence: 0,
-            entries: BTreeMap::new(),
+            entries: Entries::default(),
             changes: BTreeMap::new(),
             snapshot_bytes: 0,
             changes_bytes: 0,
@@ -109,6 +110,25 @@ impl NatsState {
         }
     }
 
+    /// A copy of the state of a stage, and the watermark, of what a producer has committed about now.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn peek(broker: &Broker, hop: &Hop, producer: &str, stage: &str) -> Result<(Vec<Entry>, i64)> {
+        // What changes while it is read is of both moments: enough to try a version on.
+        let pieces = read_pieces(broker, hop, producer)?;
+        let mut entries = BTreeMap::new();
+        let position = read_position(broker, hop, producer)?.1.unwrap_or_default();
+        let written = pieces.into_iter().map(|piece| decode(&piece)).collect::<Result<Vec<_>>>()?;
+        for (of, entry) in written.into_iter().flatten().chain(position.small.changes) {
+            if of == stage {
+                entries.insert((entry.key.clone(), entry.part), entry);
+            }
+        }
+        let entries = entries.into_values().filter(|entry| entry.value.is_some()).collect();
+        Ok((entries, position.head.progress.watermark))
+    }
+
     /// Whether nobody else has committed since.
     ///
     /// # Errors
@@ -119,46 +139,22 @@ impl NatsState {
     }
 
     fn read_entries(&mut self) -> Result<()> {
-        self.entries.clear();
+        self.entries = Entries::default();
         (self.snapshot_bytes, self.changes_bytes) = (0, 0);
-        let subject = self.hop.state(&self.producer);
-        let mut next = 1;
-        while let Some(message) = self.read_piece(&subject, next)? {
-            next = message.sequence + 1;
+        for piece in read_pieces(&self.broker, &self.hop, &self.producer)? {
             // Some of it is the snapshot: counting all as changes only makes the next snapshot come earlier.
-            self.changes_bytes += message.payload.len();
-            for (stage, entry) in decode(&message.payload)? {
-                self.apply(stage, entry);
+            self.changes_bytes += piece.len();
+            for (stage, entry) in decode(&piece)? {
+                self.entries.apply(stage, entry);
             }
         }
         Ok(())
     }
 
-    fn read_piece(&self, subject: &str, from: u64) -> Result<Option<StreamMessage>> {
-        let read = self.broker.wait(async {
-            let stream = self.broker.stream(&self.hop).await?;
-            match stream.get_first_raw_message_by_subject(subject, from).await {
-                Ok(message) => Ok(Some(message)),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                Err(error) => Err(async_nats::Error::from(error)),
-            }
-        });
-        read.map_err(|error| unavailable(format!("read {subject}"), error))
-    }
-
-    fn apply(&mut self, stage: String, entry: Entry) {
-        let key = (stage, entry.key.clone(), entry.part);
-        if entry.value.is_some() {
-            self.entries.insert(key, entry);
-        } else {
-            self.entries.remove(&key);
-        }
-    }
-
     /// Notes an entry that has changed.
     fn change(&mut self, stage: String, entry: Entry) {
         self.changes.insert((stage.clone(), entry.key.clone(), entry.part), entry.clone());
-        self.apply(stage, entry);
+        self.entries.apply(stage, entry);
     }
 
     /// Whether a commit can be one message.
@@ -182,7 +178,7 @@ impl NatsState {
         if self.changes_bytes <= CHANGES_BYTES_MAX.max(2 * self.snapshot_bytes) {
             return Ok((pieces, false));
         }
-        let mut pieces = encode(self.entries.iter().map(|((stage, ..), entry)| (stage, entry)))?;
+        let mut pieces = encode(self.entries.iter())?;
         if pieces.is_empty() {
             // Nothing is left, which must be said too.
             pieces.push(vec![VERSION]);
@@ -227,8 +223,14 @@ impl StateStore for NatsState {
     }
 
     fn state(&self, stage: &str) -> Result<Vec<Entry>> {
-        let of_stage = |((of, ..), entry): (&(String, String, u64), &Entry)| (of == stage).then(|| entry.clone());
-        Ok(self.entries.iter().filter_map(of_stage).collect())
+        Ok(self.entries.iter().filter(|(of, _)| *of == stage).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    fn snapshot(&self, stage: &str) -> Result<Snapshot> {
+        let (entries, stage) = (self.entries.clone(), stage.to_owned());
+        Ok(Box::new(move || {
+            Ok(entries.iter().filter(|(of, _)| **of == stage).map(|(_, entry)| entry.clone()).collect())
+        }))
     }
 
     fn commit(&mut self, mut commit: Commit) -> Result<u64> {
@@ -292,6 +294,30 @@ impl StateStore for NatsState {
     fn settled(&self) -> Option<&BTreeMap<String, ReadFrom>> {
         Some(&self.settled)
     }
+}
+
+/// The log of a producer's state, in order.
+fn read_pieces(broker: &Broker, hop: &Hop, producer: &str) -> Result<Vec<bytes::Bytes>> {
+    let subject = hop.state(producer);
+    let mut pieces = Vec::new();
+    let mut next = 1;
+    while let Some(message) = read_piece(broker, hop, &subject, next)? {
+        next = message.sequence + 1;
+        pieces.push(message.payload);
+    }
+    Ok(pieces)
+}
+
+fn read_piece(broker: &Broker, hop: &Hop, subject: &str, from: u64) -> Result<Option<StreamMessage>> {
+    let read = broker.wait(async {
+        let stream = broker.stream(hop).await?;
+        match stream.get_first_raw_message_by_subject(subject, from).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(async_nats::Error::from(error)),
+        }
+    });
+    read.map_err(|error| unavailable(format!("read {subject}"), error))
 }
 
 /// A part of a batch, without anything special.

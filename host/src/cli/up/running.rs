@@ -11,13 +11,25 @@ use tokio::task;
 use crate::{
     error::{Error, Kind, Result},
     metrics::Metrics,
-    pipeline::{Chain, Components, Hub, Invoker, Live, LiveOptions, Workers, spec::Pipeline},
+    pipeline::{Chain, Hub, Invoker, Live, LiveOptions, Rollout, Workers, spec::Pipeline},
     store::StateStore as _,
-    trigger::http::{Api, ApiParts, Elsewhere, Readiness},
+    trigger::http::{Admin, AdminToken, Api, ApiParts, Elsewhere, Readiness},
 };
 
 /// How often it is looked whether it has failed.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// What is served beside what runs.
+pub(super) struct Served {
+    /// Which versions run.
+    pub(super) rollout: Rollout,
+    /// What those show who may change that; nobody may without one.
+    pub(super) token: Option<AdminToken>,
+    /// The data folder.
+    pub(super) folder: PathBuf,
+    /// What is counted.
+    pub(super) metrics: Metrics,
+}
 
 /// What runs until it is drained. Cheap to clone.
 #[derive(Clone)]
@@ -32,15 +44,18 @@ enum Work {
 ///
 /// # Errors
 /// When a stage does not start or the store cannot be read.
-pub(super) fn start_live(options: LiveOptions, metrics: Metrics) -> Result<(Running, Api)> {
+pub(super) fn start_live(options: LiveOptions, served: Served) -> Result<(Running, Api)> {
+    let Served { rollout, token, folder, metrics } = served;
     metrics.start_at(options.store.progress()?.watermark);
-    let (name, folder) = (options.pipeline.name.clone(), options.data.clone());
-    let invokers = invokers(&options.components);
+    let name = options.pipeline.name.clone();
+    let invokers = invokers(&rollout);
     let live = Live::start(options)?;
     let (intake, hub) = (Box::new(live.ingest()), live.hub());
     let running = Running::new(Work::Pipeline(live));
     let readiness = running.readiness_fn();
-    let parts = ApiParts { pipeline: name, invokers, intake, hub, folder, metrics, readiness };
+    let admin = token.map(|token| Admin { token, rollout: rollout.clone() });
+    let parts =
+        ApiParts { pipeline: name, invokers, intake, hub, folder, metrics, readiness, rollout: Some(rollout), admin };
     Ok((running, Api::new(parts)))
 }
 
@@ -50,24 +65,25 @@ pub(super) fn start_live(options: LiveOptions, metrics: Metrics) -> Result<(Runn
 /// When the broker refuses them.
 pub(super) fn start_work(
     pipeline: &Pipeline,
-    components: Components,
     chain: Chain,
     stages: Vec<String>,
-    folder: PathBuf,
-    metrics: Metrics,
+    served: Served,
 ) -> Result<(Running, Api)> {
+    let Served { rollout, token, folder, metrics } = served;
     let hub = Hub::new(&pipeline.name, pipeline.stages.iter().map(|stage| stage.name.clone()).collect());
     let workers = chain.start(&stages)?;
     chain.show_in(&hub);
-    let invokers = invokers(&components);
+    let invokers = invokers(&rollout);
     let running = Running::new(Work::Stages(Box::new(workers)));
     let (intake, readiness) = (Box::new(Elsewhere), running.readiness_fn());
-    let parts = ApiParts { pipeline: pipeline.name.clone(), invokers, intake, hub, folder, metrics, readiness };
+    let admin = token.map(|token| Admin { token, rollout: rollout.clone() });
+    let pipeline = pipeline.name.clone();
+    let parts = ApiParts { pipeline, invokers, intake, hub, folder, metrics, readiness, rollout: Some(rollout), admin };
     Ok((running, Api::new(parts)))
 }
 
-fn invokers(components: &Components) -> Vec<Invoker> {
-    components.stages.iter().cloned().map(Invoker::new).collect()
+fn invokers(rollout: &Rollout) -> Vec<Invoker> {
+    rollout.live().into_iter().map(|stage| Invoker::of_live(rollout.clone(), stage)).collect()
 }
 
 impl Running {

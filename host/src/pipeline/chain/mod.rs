@@ -23,13 +23,13 @@ use self::{
     merged::Merged,
     relay::{Signal, Telling, relay},
 };
-use super::{Components, Observer, Worker, commit_settings, spec::Pipeline, watermark_settings, worker::Step};
+use super::{Observer, Rollout, Worker, boxed, commit_settings, spec::Pipeline, watermark_settings, worker::Step};
 use crate::{
     batch,
     bus::nats::{Broker, Hop, Inbox, Members, NatsState, Outputs, Received, StreamSettings},
     error::{Error, Kind, Result},
     metrics::{Metrics, PartitionMetrics},
-    segment::{Blueprint, NoTap, Origin, Segment, Work, is_end},
+    segment::{NoTap, Origin, Segment, Work, is_end},
     store::{ReadFrom, SqliteStore, StateStore},
 };
 
@@ -52,7 +52,7 @@ const SOURCE: &str = "source";
 #[derive(Clone)]
 pub struct Chain {
     pipeline: Arc<Pipeline>,
-    components: Components,
+    rollout: Rollout,
     broker: Broker,
     is_stopping: Arc<AtomicBool>,
     error: Arc<Mutex<Option<Error>>>,
@@ -72,10 +72,10 @@ impl Chain {
     ///
     /// # Errors
     /// When the broker refuses them.
-    pub fn new(pipeline: Pipeline, components: Components, broker: Broker, metrics: Metrics) -> Result<Self> {
+    pub fn new(pipeline: Pipeline, rollout: Rollout, broker: Broker, metrics: Metrics) -> Result<Self> {
         let chain = Self {
             pipeline: Arc::new(pipeline),
-            components,
+            rollout,
             broker,
             is_stopping: Arc::default(),
             error: Arc::default(),
@@ -220,10 +220,11 @@ impl Chain {
         store: S,
         observer: Box<dyn Observer>,
     ) -> Result<Worker<S>> {
-        let stages = self.components.stages.get(own.clone()).unwrap_or_default();
-        let blueprints = stages.iter().map(|stage| Box::new(stage.clone()) as Box<dyn Blueprint>).collect();
+        // Those of this moment: what was decided while another host worked on this counts.
+        let blueprints = boxed(self.rollout.blueprints().get(own.clone()).unwrap_or_default().to_vec());
         let watermark = watermark_settings(&self.pipeline);
         let segment = Segment::part(blueprints, own.start, watermark, Box::new(NoTap), &store)?.on_partition(partition);
+        let segment = segment.with_plans(Arc::new(self.rollout.clone()));
         Worker::new(segment, store, commit_settings(&self.pipeline), observer)
     }
 
@@ -413,6 +414,13 @@ pub fn stream_settings(pipeline: &Pipeline) -> StreamSettings {
     let nats = &pipeline.nats;
     let bytes_max = i64::try_from(nats.stream_bytes_max).unwrap_or(i64::MAX);
     StreamSettings { partitions: nats.partitions, replicas: nats.replicas, bytes_max }
+}
+
+/// Where the state of a stage between the first segment and the last is kept.
+pub(super) fn partition_hop(pipeline: &Pipeline, stage: &str) -> Hop {
+    let at = pipeline.stages.iter().position(|known| known.name == stage).unwrap_or_default();
+    let segment = pipeline.nats.segments.iter().find(|segment| segment.contains(&at));
+    hop(pipeline, &segment.cloned().unwrap_or(at..at + 1))
 }
 
 fn hop(pipeline: &Pipeline, segment: &Range<usize>) -> Hop {

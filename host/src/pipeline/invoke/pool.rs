@@ -31,7 +31,7 @@ pub(super) const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// The instances of a stage that are not in use.
 pub(super) struct Pool {
-    stage: WasmStage,
+    stage: Box<dyn Fn() -> WasmStage + Send + Sync>,
     idle: Mutex<Vec<Kept>>,
     permits: Semaphore,
 }
@@ -39,6 +39,7 @@ pub(super) struct Pool {
 /// An instance, with the names that it knows.
 pub(super) struct Kept {
     instance: WasmInstance,
+    version: u64,
     role: Role,
     names: Names,
     told: Told,
@@ -50,7 +51,8 @@ pub(super) struct Kept {
 }
 
 impl Pool {
-    pub(super) fn new(stage: WasmStage) -> Self {
+    /// `stage` gives what is to be called now.
+    pub(super) fn new(stage: Box<dyn Fn() -> WasmStage + Send + Sync>) -> Self {
         Self { stage, idle: Mutex::default(), permits: Semaphore::new(INSTANCES_MAX) }
     }
 
@@ -61,10 +63,15 @@ impl Pool {
 
     /// An instance, kept or new.
     pub(super) async fn take(&self) -> Result<Kept, Fault> {
-        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let stage = (self.stage)();
+        let kept = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|kept| kept.version == stage.version());
+            idle.pop()
+        };
         match kept {
             Some(kept) => Ok(kept),
-            None => Kept::new(&self.stage).await,
+            None => Kept::new(&stage).await,
         }
     }
 
@@ -82,6 +89,7 @@ impl Kept {
         let description = instance.describe_async().await?;
         Ok(Self {
             instance,
+            version: stage.version(),
             role: stage.role(),
             names: Names::default(),
             told: Told::default(),

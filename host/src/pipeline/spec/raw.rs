@@ -34,6 +34,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) nats: RawNats,
     #[serde(default)]
+    pub(super) swap: RawSwap,
+    #[serde(default)]
     pub(super) stages: Vec<RawStage>,
 }
 
@@ -127,6 +129,33 @@ impl Default for RawNats {
     /// One partition and one copy, which is what one machine is good for. A gibibyte is some ten million events.
     fn default() -> Self {
         Self { partitions: 1, replicas: 1, stream_mib: 1_024, fuse: Vec::new() }
+    }
+}
+
+/// `[swap]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawSwap {
+    pub(super) probation: u64,
+    pub(super) dead_share: f64,
+    pub(super) compile_time: RawSpan,
+    pub(super) compile_memory_mib: u64,
+    pub(super) components_mib: u64,
+    pub(super) trusted_keys: Vec<String>,
+}
+
+impl Default for RawSwap {
+    /// Ten thousand records see most of what a market sends; one in a thousand is more than a sound stage refuses.
+    /// Components with an interpreter in them have 40 MB and compile in half a minute.
+    fn default() -> Self {
+        Self {
+            probation: 10_000,
+            dead_share: 0.001,
+            compile_time: RawSpan(Span(60 * SECOND_NS)),
+            compile_memory_mib: 2_048,
+            components_mib: 256,
+            trusted_keys: Vec::new(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod history;
 mod journal;
 mod ledger;
 mod query;
+mod registry;
 mod schema;
 mod state;
 mod tables;
@@ -35,6 +36,8 @@ use crate::{
     error::{Context, Error, Kind, Result},
     objects::{FolderObjects, Objects},
 };
+
+pub use self::registry::SqliteRegistry;
 
 /// The file in the data folder that says, by its lock, that a pipeline runs on it.
 const LOCK: &str = "lock";

@@ -3,6 +3,7 @@
 //! `openapi.json` describes it; a test holds the two together. Errors are problem documents. Nothing here waits without
 //! a limit, and nothing here knows what is in an event.
 
+mod admin;
 mod admit;
 mod events;
 mod openapi;
@@ -23,19 +24,25 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{Method, Uri},
     middleware,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use tokio::sync::watch;
 
-pub use self::{admit::BODY_BYTES_MAX, serve::serve};
 use self::{
+    admin::UploadRoom,
     admit::BodyRoom,
     problem::{Problem, What},
     store::Reader,
 };
+pub use self::{
+    admin::{Admin, AdminToken, TOKEN_VARIABLE},
+    admit::BODY_BYTES_MAX,
+    serve::serve,
+};
 use crate::{
     metrics::{InvocationMetrics, Metrics},
-    pipeline::{Hub, Ingest, IngestError, Invoker},
+    pipeline::{Hub, Ingest, IngestError, Invoker, Rollout},
+    runtime::COMPONENT_BYTES_MAX,
     store::JournalRecord,
 };
 
@@ -88,6 +95,10 @@ pub struct ApiParts {
     pub metrics: Metrics,
     /// Says how the pipeline is. Called for each question; must not wait.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    /// Which versions of its stages run.
+    pub rollout: Option<Rollout>,
+    /// Who may change that; nobody may when absent.
+    pub admin: Option<Admin>,
 }
 
 /// The interface of one pipeline.
@@ -100,6 +111,10 @@ pub struct Api {
     metrics: Metrics,
     readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     body_room: BodyRoom,
+    upload_room: UploadRoom,
+    rollout: Option<Rollout>,
+    admin: Option<Admin>,
+    folder: PathBuf,
     /// Says when answers without an end must end.
     stopping: watch::Sender<bool>,
 }
@@ -121,7 +136,11 @@ impl Api {
             pipeline: parts.pipeline,
             intake: parts.intake,
             hub: parts.hub,
-            reader: Reader::new(parts.folder),
+            reader: Reader::new(parts.folder.clone()),
+            folder: parts.folder,
+            upload_room: UploadRoom::default(),
+            rollout: parts.rollout,
+            admin: parts.admin,
             metrics: parts.metrics,
             readiness: parts.readiness,
             body_room: BodyRoom::default(),
@@ -139,13 +158,22 @@ impl Api {
 pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/", get(status::page))
+        .route("/stages", get(admin::list))
+        .route("/stages/{stage}", get(admin::show))
         .route("/stages/{stage}/invoke", post(stages::invoke))
+        .route("/stages/{stage}/component", put(admin::push).layer(DefaultBodyLimit::max(COMPONENT_BYTES_MAX as usize)))
+        .route("/stages/{stage}/approve", post(admin::approve))
+        .route("/stages/{stage}/promote", post(admin::promote))
+        .route("/stages/{stage}/discard", post(admin::discard))
+        .route("/stages/{stage}/rollback", post(admin::roll_back))
+        .route("/stages/{stage}/prune", post(admin::prune))
         .route("/pipelines/{name}/events", post(events::append))
         .route("/tables", get(tables::list))
         .route("/tables/{table}", get(tables::query))
         .route("/subjects/{subject}", get(subjects::watch))
         .route("/ledger", get(store::ledger))
         .route("/dead-letters", get(store::dead_letters))
+        .route("/dead-letters/redrive", post(admin::redrive))
         .route("/healthz", get(status::health))
         .route("/readyz", get(status::readiness))
         .route("/metrics", get(status::metrics))

@@ -34,6 +34,11 @@ pub(super) enum What {
     NotReady,
     PipelineFull,
     PipelineStopped,
+    AdminOff,
+    Unauthorized,
+    ComponentRefused,
+    UnknownVersion,
+    NotNow,
     Unavailable,
     Internal,
 }
@@ -59,13 +64,18 @@ impl What {
             Self::NotReady => ("not-ready", "Not ready yet", StatusCode::SERVICE_UNAVAILABLE),
             Self::PipelineFull => ("pipeline-full", "Too much is waiting", StatusCode::SERVICE_UNAVAILABLE),
             Self::PipelineStopped => ("pipeline-stopped", "The pipeline stops", StatusCode::SERVICE_UNAVAILABLE),
+            Self::AdminOff => ("admin-off", "Administration is off", StatusCode::FORBIDDEN),
+            Self::Unauthorized => ("unauthorized", "Who are you?", StatusCode::UNAUTHORIZED),
+            Self::ComponentRefused => ("component-refused", "It is refused", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::UnknownVersion => ("unknown-version", "No such version or stage", StatusCode::NOT_FOUND),
+            Self::NotNow => ("not-now", "Not as things stand", StatusCode::CONFLICT),
             Self::Unavailable => ("unavailable", "Not at present", StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal => ("internal", "A fault of the server", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 
     #[cfg(test)]
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::UnknownRoute,
         Self::WrongMethod,
         Self::BodyTooLarge,
@@ -83,6 +93,11 @@ impl What {
         Self::NotReady,
         Self::PipelineFull,
         Self::PipelineStopped,
+        Self::AdminOff,
+        Self::Unauthorized,
+        Self::ComponentRefused,
+        Self::UnknownVersion,
+        Self::NotNow,
         Self::Unavailable,
         Self::Internal,
     ];
@@ -135,6 +150,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

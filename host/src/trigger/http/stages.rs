@@ -39,6 +39,10 @@ pub(super) async fn invoke(
         let known = api.stages.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         return Err(Problem::new(What::UnknownStage, format!("stage {name:?} is none of {known}")));
     };
+    if session.is_some() {
+        // It leaves something behind in this process.
+        api.admin(request.headers())?;
+    }
     let body = api.body_room.read(request).await?;
     let started = Instant::now();
     // No receive time: the answer depends on what was sent alone.

@@ -74,6 +74,8 @@ fn api_with(intake: FakeIntake, not_ready: Option<&str>) -> Arc<Api> {
         folder: Path::new("/nonexistent/tapeline").to_owned(),
         metrics: Metrics::new(),
         readiness: Box::new(move || Readiness { not_ready: not_ready.clone(), waiting: 3 }),
+        rollout: None,
+        admin: None,
     }))
 }
 
