@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod listening;
+pub mod live;
 pub mod memory_store;
 pub mod native;
 pub mod program;

@@ -63,7 +63,8 @@ impl Client {
         let url = self.url(stage, "component", query);
         let place = || format!("push to stage {stage}");
         let mut request = self.agent.put(&url).header("authorization", self.bearer()?).header("tapeline-user", user());
-        request = request.header("content-type", "application/wasm");
+        // Whoever is refused does not send it all first.
+        request = request.header("content-type", "application/wasm").header("expect", "100-continue");
         if let Some(signature) = signature {
             request = request.header("tapeline-signature", encoded(signature));
         }

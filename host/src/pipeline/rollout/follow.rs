@@ -68,7 +68,10 @@ impl Follower {
     fn carry(&mut self, rollout: &Rollout, stage: &str, partition: Option<u32>, news: News) -> Result<(), Error> {
         match news {
             News::Runs { version } => {
-                rollout.note(stage, partition, |report| (report.live, report.since) = (version, now_ns()));
+                rollout.note(stage, partition, |report| {
+                    let now = now_ns();
+                    (report.begun, report.live, report.since) = (now, version, now);
+                });
                 self.store(rollout, stage, partition, Duration::ZERO)?;
                 if rollout.is_begun_alone(stage) {
                     let why = "its worker was started again, and the version before cannot read its state";

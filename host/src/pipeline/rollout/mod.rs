@@ -94,6 +94,8 @@ struct Known {
 /// What a worker has to say about a stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerReport {
+    /// When it has begun, ns since the epoch.
+    pub begun: i64,
     /// The version that it runs.
     pub live: u64,
     /// Since when, ns since the epoch.
@@ -111,7 +113,7 @@ pub struct StageStatus {
     pub stage: String,
     /// What was decided.
     pub deployment: Deployment,
-    /// What each worker has reported last; a host that is gone still stands here.
+    /// What the worker of each partition has reported last, by host and partition.
     pub workers: BTreeMap<String, WorkerReport>,
     /// How the candidate compares, over all workers.
     pub comparison: Option<Comparison>,
@@ -173,9 +175,9 @@ impl Rollout {
         self.check_stage(stage)?;
         self.refresh(stage)?;
         let deployment = self.known().get(stage).map(|known| known.deployment.clone()).unwrap_or_default();
-        let workers = self.workers(stage)?;
-        let comparison = deployment.shadow.map(|(version, _)| merge(&deployment, version, &workers));
-        Ok(StageStatus { stage: stage.to_owned(), deployment, workers, comparison })
+        let all = self.workers(stage)?;
+        let comparison = deployment.shadow.map(|(version, _)| merge(&deployment, version, &all));
+        Ok(StageStatus { stage: stage.to_owned(), deployment, workers: latest(all), comparison })
     }
 
     /// The names of the stages, in the order of the data.
@@ -313,6 +315,19 @@ impl Plans for Rollout {
         // It ends with this.
         let _ = self.0.news.send((stage.to_owned(), partition, news));
     }
+}
+
+/// Of each partition, the worker that has begun last: those before it are gone.
+fn latest(all: BTreeMap<String, WorkerReport>) -> BTreeMap<String, WorkerReport> {
+    let mut of_partition: BTreeMap<Option<String>, (String, WorkerReport)> = BTreeMap::new();
+    for (worker, report) in all {
+        let partition = worker.split_once(' ').map(|(_, partition)| partition.to_owned());
+        let known = of_partition.get(&partition);
+        if known.is_none_or(|(_, known)| known.begun < report.begun) {
+            of_partition.insert(partition, (worker, report));
+        }
+    }
+    of_partition.into_values().collect()
 }
 
 /// How a candidate compares, over all workers that have compared it since it is one.

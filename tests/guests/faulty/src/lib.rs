@@ -18,6 +18,9 @@ pub struct Settings {
     fault: Fault,
     every: u64,
     remainder: u64,
+    /// Fails already when it is given its settings.
+    #[serde(default)]
+    at_start: bool,
 }
 
 /// What happens.
@@ -32,6 +35,18 @@ pub enum Fault {
     Allocate,
     /// It refuses the trade, as a stage should.
     Reject,
+}
+
+impl Fault {
+    /// Does not come back, unless it is a refusal.
+    fn happen(&self, id: u64) {
+        match self {
+            Self::Trap => panic!("trade {id} is too much"),
+            Self::Loop => spin(id),
+            Self::Allocate => hoard(),
+            Self::Reject => {}
+        }
+    }
 }
 
 /// Trades of a symbol that did not fail.
@@ -51,6 +66,9 @@ impl Stage for Faulty {
         if settings.every == 0 {
             return Err(SettingError::new("every", "above 0"));
         }
+        if settings.at_start {
+            settings.fault.happen(0);
+        }
         Ok(Self(settings))
     }
 
@@ -62,12 +80,8 @@ impl Stage for Faulty {
         if let IdRef::Number(id) = event.id()
             && id % self.0.every == self.0.remainder
         {
-            match self.0.fault {
-                Fault::Trap => panic!("trade {id} is too much"),
-                Fault::Loop => spin(id),
-                Fault::Allocate => hoard(),
-                Fault::Reject => return Fate::Reject(format!("trade {id} is not wanted")),
-            }
+            self.0.fault.happen(id);
+            return Fate::Reject(format!("trade {id} is not wanted"));
         }
         state.0 += 1;
         if state.0.is_multiple_of(1_000) { Fate::Drop("counted") } else { Fate::Forward }
