@@ -58,9 +58,9 @@ fn build(workspace: &Workspace, target: &WasmTarget, package: &str, folder: &Pat
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(target).join(FLAG_SEPARATOR));
     process::run(&mut command).with_context(|| format!("building the component of {package}"))?;
 
-    let name = component_file(package);
-    let built = workspace.guest_target().join(TARGET).join(PROFILE).join(&name);
-    let placed = folder.join(&name);
+    let built = workspace.guest_target().join(TARGET).join(PROFILE).join(built_file(package));
+    // Under the name that a pipeline file calls it by.
+    let placed = folder.join(format!("{package}.wasm"));
     if place(&built, &placed)? == Placed::New {
         eprintln!("{package}: new component {}", workspace.display(&placed));
     }
@@ -84,7 +84,8 @@ fn flags(target: &WasmTarget) -> Vec<String> {
     flags
 }
 
-fn component_file(package: &str) -> String {
+/// The file that cargo makes of a package.
+fn built_file(package: &str) -> String {
     format!("{}.wasm", package.replace('-', "_"))
 }
 
@@ -116,9 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_component_is_named_as_cargo_names_it() {
-        assert_eq!(component_file("dedup"), "dedup.wasm");
-        assert_eq!(component_file("spin-forever"), "spin_forever.wasm");
+    fn a_built_file_is_named_as_cargo_names_it() {
+        assert_eq!(built_file("dedup"), "dedup.wasm");
+        assert_eq!(built_file("spin-forever"), "spin_forever.wasm");
     }
 
     #[test]

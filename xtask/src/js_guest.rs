@@ -24,7 +24,7 @@ const INSTALLED: &str = "installed";
 /// The oldest Node.js that the tools run on.
 const NODE_MAJOR_MIN: u32 = 20;
 
-/// Tests the stage in Node.js and builds it into `components/test/alarm_js.wasm`, unless the one that is there was
+/// Tests the stage in Node.js and builds it into `components/test/alarm-js.wasm`, unless the one that is there was
 /// made from the same sources. Where there is no Node.js or no package to be had, says so: the tests that need the
 /// component are reported as skipped.
 ///
@@ -60,7 +60,7 @@ impl Place {
             source: workspace.root().join(SOURCE),
             contract: workspace.root().join("wit"),
             folder: workspace.target().join("tools/alarm-js"),
-            component: workspace.components().join("test/alarm_js.wasm"),
+            component: workspace.components().join("test/alarm-js.wasm"),
         }
     }
 

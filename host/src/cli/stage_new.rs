@@ -55,7 +55,7 @@ impl New {
         let mut out = output::lock();
         writeln!(out, "made {}", folder.display())?;
         writeln!(out, "\n  cargo test -p {name}           # its tests")?;
-        writeln!(out, "  cargo xtask build {name}       # target/components/{}.wasm", name.replace('-', "_"))?;
+        writeln!(out, "  cargo xtask build {name}       # target/components/{name}.wasm")?;
         writeln!(out, "\n{} says how to go on", functions.join("README.md").display())?;
         out.flush()?;
         Ok(Exit::Fine)
