@@ -113,11 +113,12 @@ fn cargo_program() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// Names the packages below a folder that become components, in order.
+/// Names the packages in a folder, not deeper, that become components, in order.
 fn components_in(folder: &Path, packages: &[Value]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for package in packages {
-        if Path::new(text_at(package, "/manifest_path")?).starts_with(folder) && is_component(package) {
+        let place = Path::new(text_at(package, "/manifest_path")?).parent();
+        if place.and_then(Path::parent) == Some(folder) && is_component(package) {
             names.push(text_at(package, "/name")?.to_owned());
         }
     }
@@ -146,6 +147,7 @@ mod tests {
             { "name": "spin-forever", "manifest_path": "/code/tests/guests/spin-forever/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
             { "name": "dedup", "manifest_path": "/code/functions/dedup/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
             { "name": "alarm", "manifest_path": "/code/functions/alarm/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
+            { "name": "front", "manifest_path": "/code/functions/spin/front/Cargo.toml", "targets": [{ "kind": ["cdylib"] }] },
             { "name": "tapeline-sdk", "manifest_path": "/code/functions/sdk/Cargo.toml", "targets": [{ "kind": ["lib"] }] },
             { "name": "echo", "manifest_path": "/code/tests/guests/echo/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] }
         ]
@@ -163,7 +165,7 @@ mod tests {
     #[test]
     fn stages_and_test_guests_are_told_by_their_folder() {
         let workspace = Workspace::from_metadata(METADATA).unwrap();
-        assert_eq!(workspace.stages(), ["alarm", "dedup"], "the SDK is no component");
+        assert_eq!(workspace.stages(), ["alarm", "dedup"], "the SDK is no component, and what lies deeper no stage");
         assert_eq!(workspace.test_guests(), ["echo", "spin-forever"]);
     }
 
