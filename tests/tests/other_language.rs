@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Once,
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -42,6 +43,9 @@ name = "write"
 
 /// Trades in each half of an input: enough for some hundred alarms under each of the settings.
 const TRADES: &str = "4000";
+
+/// An interpreter takes seconds to compile: once, and not by all tests at the same time.
+static COMPILED: Once = Once::new();
 
 /// Who raises alarms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +177,10 @@ impl<'a> Place<'a> {
         let text = PIPELINE.replace("COMPONENT", &fs::canonicalize(component)?.to_string_lossy());
         let path = self.folder("pipeline.toml");
         fs::write(&path, text.replace("SETTINGS", self.case.settings))?;
+        if language == Language::JavaScript {
+            // What is wrong with it, the run says.
+            COMPILED.call_once(|| drop(program::output(&["check", &path.to_string_lossy()])));
+        }
         Ok(path)
     }
 
