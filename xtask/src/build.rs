@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the components, then the program.
+//! `cargo xtask build`: the components, then the program, or the components of some stages.
 
 use std::process::ExitCode;
 
@@ -22,5 +22,14 @@ pub(crate) fn run(workspace: &Workspace, profile: HostProfile) -> Result<ExitCod
         HostProfile::Debug => process::run(&mut host)?,
     }
     eprintln!("built {}", workspace.display(&workspace.program(profile)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the components of some stages.
+///
+/// # Errors
+/// When one does not compile, or is not there.
+pub(crate) fn stages(workspace: &Workspace, stages: &[String]) -> Result<ExitCode> {
+    guest::build_some(workspace, stages)?;
     Ok(ExitCode::SUCCESS)
 }

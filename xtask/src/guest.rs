@@ -7,14 +7,11 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::process;
 use crate::wasm_target::{TARGET, WasmTarget};
 use crate::workspace::Workspace;
-
-/// The stages we ship: their packages, and the names of their components.
-const STAGES: [&str; 6] = ["fetch", "dedup", "enrich", "aggregate", "alarm", "write"];
 
 /// The profile of the guests in the root's `Cargo.toml`.
 const PROFILE: &str = "guest";
@@ -22,20 +19,33 @@ const PROFILE: &str = "guest";
 /// Separates flags in `CARGO_ENCODED_RUSTFLAGS`, so that a path may hold a space.
 const FLAG_SEPARATOR: &str = "\u{1f}";
 
-/// Builds the stages into `components/<stage>.wasm` and the test guests into `components/test/<name>.wasm`. A component
+/// Builds the stages, all in `functions`, into `components/<stage>.wasm` and the test guests into `components/test/<name>.wasm`. A component
 /// whose bytes did not change keeps its time of change.
 ///
 /// # Errors
 /// When no way to the target works, or a guest does not compile.
 pub(crate) fn build_all(workspace: &Workspace) -> Result<()> {
     let target = WasmTarget::find()?;
-    for stage in STAGES {
-        build(workspace, &target, stage, &workspace.components())?;
-    }
+    build_stages(workspace, &target, workspace.stages())?;
     for guest in workspace.test_guests() {
         build(workspace, &target, guest, &workspace.components().join("test"))?;
     }
     Ok(())
+}
+
+/// Builds some of the stages, and nothing else.
+///
+/// # Errors
+/// When one is not a stage of ours, no way to the target works, or a stage does not compile.
+pub(crate) fn build_some(workspace: &Workspace, stages: &[String]) -> Result<()> {
+    if let Some(unknown) = stages.iter().find(|stage| !workspace.stages().contains(stage)) {
+        bail!("there is no stage {unknown} in functions/, only {}", workspace.stages().join(", "));
+    }
+    build_stages(workspace, &WasmTarget::find()?, stages)
+}
+
+fn build_stages(workspace: &Workspace, target: &WasmTarget, stages: &[String]) -> Result<()> {
+    stages.iter().try_for_each(|stage| build(workspace, target, stage, &workspace.components()))
 }
 
 fn build(workspace: &Workspace, target: &WasmTarget, package: &str, folder: &Path) -> Result<()> {
@@ -48,9 +58,9 @@ fn build(workspace: &Workspace, target: &WasmTarget, package: &str, folder: &Pat
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(target).join(FLAG_SEPARATOR));
     process::run(&mut command).with_context(|| format!("building the component of {package}"))?;
 
-    let name = component_file(package);
-    let built = workspace.guest_target().join(TARGET).join(PROFILE).join(&name);
-    let placed = folder.join(&name);
+    let built = workspace.guest_target().join(TARGET).join(PROFILE).join(built_file(package));
+    // Under the name that a pipeline file calls it by.
+    let placed = folder.join(format!("{package}.wasm"));
     if place(&built, &placed)? == Placed::New {
         eprintln!("{package}: new component {}", workspace.display(&placed));
     }
@@ -74,7 +84,8 @@ fn flags(target: &WasmTarget) -> Vec<String> {
     flags
 }
 
-fn component_file(package: &str) -> String {
+/// The file that cargo makes of a package.
+fn built_file(package: &str) -> String {
     format!("{}.wasm", package.replace('-', "_"))
 }
 
@@ -106,9 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_component_is_named_as_cargo_names_it() {
-        assert_eq!(component_file("dedup"), "dedup.wasm");
-        assert_eq!(component_file("spin-forever"), "spin_forever.wasm");
+    fn a_built_file_is_named_as_cargo_names_it() {
+        assert_eq!(built_file("dedup"), "dedup.wasm");
+        assert_eq!(built_file("spin-forever"), "spin_forever.wasm");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod browser;
 mod build;
 mod check;
 mod guest;
+mod js_guest;
 mod nats_server;
 mod process;
 mod test;
@@ -31,10 +32,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build the components and the program.
+    /// Build the components and the program, or the components of some stages only.
     Build {
+        /// Stages in functions/ to build; the program is left as it is [default: all, and the program].
+        stages: Vec<String>,
         /// Build the program without optimisation: target/debug/tapeline.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "stages")]
         debug_host: bool,
     },
     /// Build, then run the Bitcoin pipeline until Ctrl-C, with its data in ./data.
@@ -72,8 +75,9 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
     match task {
-        Task::Build { debug_host: false } => build::run(&workspace, HostProfile::Release),
-        Task::Build { debug_host: true } => build::run(&workspace, HostProfile::Debug),
+        Task::Build { stages, .. } if !stages.is_empty() => build::stages(&workspace, &stages),
+        Task::Build { debug_host: false, .. } => build::run(&workspace, HostProfile::Release),
+        Task::Build { debug_host: true, .. } => build::run(&workspace, HostProfile::Debug),
         Task::Up { args } => up::run(&workspace, &args),
         Task::Test { args, program_args } => test::run(&workspace, &args, &program_args),
         Task::Check => check::run(&workspace),
@@ -89,6 +93,15 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn build_takes_stages() {
+        let Task::Build { stages, debug_host: false } = Cli::parse_from(["xtask", "build", "dedup", "my-stage"]).task
+        else {
+            panic!("not the build task");
+        };
+        assert_eq!(stages, ["dedup", "my-stage"]);
     }
 
     fn test_args(line: &[&str]) -> (Vec<String>, Vec<String>) {

@@ -10,11 +10,11 @@ use anyhow::{Context, Result};
 
 use crate::test_report::TestReport;
 use crate::workspace::Workspace;
-use crate::{browser, guest, nats_server, process};
+use crate::{browser, guest, js_guest, nats_server, process};
 
 /// Why a test of ours is ignored; no other reason is accepted in review.
 const SKIP_REASON: &str =
-    "needs the recordings (../shared/data or TAPELINE_RECORDINGS), Chromium or nats-server on the path";
+    "needs the recordings (../shared/data or TAPELINE_RECORDINGS), Chromium, nats-server or Node.js 20 on the path";
 
 /// Runs every test whose name fits. The last line on stdout is `N passed, N failed, N skipped`.
 ///
@@ -26,6 +26,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String], program_args: &[String
     browser::set_up();
     nats_server::set_up(workspace);
     guest::build_all(workspace)?;
+    js_guest::build(workspace)?;
     // The same packages, targets and profile as the tests, so that cargo picks the same features and the tests reuse it.
     let mut programs = workspace.cargo("build");
     process::run(programs.args(["--workspace", "--release", "--lib", "--bins", "--tests"]))?;

@@ -23,6 +23,7 @@ pub(crate) enum HostProfile {
 pub(crate) struct Workspace {
     root: PathBuf,
     target: PathBuf,
+    stages: Vec<String>,
     test_guests: Vec<String>,
 }
 
@@ -42,13 +43,24 @@ impl Workspace {
         let root = PathBuf::from(text_at(&metadata, "/workspace_root")?);
         let target = PathBuf::from(text_at(&metadata, "/target_directory")?);
         let packages = metadata.pointer("/packages").and_then(Value::as_array).context("no packages")?;
-        let test_guests = test_guests(&root, packages)?;
-        Ok(Self { root, target, test_guests })
+        let stages = components_in(&root.join("functions"), packages)?;
+        let test_guests = components_in(&root.join("tests").join("guests"), packages)?;
+        Ok(Self { root, target, stages, test_guests })
+    }
+
+    /// Names the packages of stages in `functions`, in order.
+    pub(crate) fn stages(&self) -> &[String] {
+        &self.stages
     }
 
     /// Names the packages in `tests/guests`, in order.
     pub(crate) fn test_guests(&self) -> &[String] {
         &self.test_guests
+    }
+
+    /// The folder of the workspace's `Cargo.toml`.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where the components of the stages go; those of the test guests go to `test` in it.
@@ -101,16 +113,24 @@ fn cargo_program() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-fn test_guests(root: &Path, packages: &[Value]) -> Result<Vec<String>> {
-    let folder = root.join("tests").join("guests");
+/// Names the packages in a folder, not deeper, that become components, in order.
+fn components_in(folder: &Path, packages: &[Value]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for package in packages {
-        if Path::new(text_at(package, "/manifest_path")?).starts_with(&folder) {
+        let place = Path::new(text_at(package, "/manifest_path")?).parent();
+        if place.and_then(Path::parent) == Some(folder) && is_component(package) {
             names.push(text_at(package, "/name")?.to_owned());
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// Tells whether a package says of itself that it is loaded, and not only linked: `crate-type = ["cdylib", "rlib"]`.
+fn is_component(package: &Value) -> bool {
+    let targets = package.pointer("/targets").and_then(Value::as_array);
+    let kinds = targets.into_iter().flatten().filter_map(|target| target.pointer("/kind")?.as_array());
+    kinds.flatten().any(|kind| kind == "cdylib")
 }
 
 fn text_at<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
@@ -124,9 +144,12 @@ mod tests {
     const METADATA: &str = r#"{
         "workspace_root": "/code", "target_directory": "/elsewhere",
         "packages": [
-            { "name": "spin-forever", "manifest_path": "/code/tests/guests/spin-forever/Cargo.toml" },
-            { "name": "dedup", "manifest_path": "/code/functions/dedup/Cargo.toml" },
-            { "name": "echo", "manifest_path": "/code/tests/guests/echo/Cargo.toml" }
+            { "name": "spin-forever", "manifest_path": "/code/tests/guests/spin-forever/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
+            { "name": "dedup", "manifest_path": "/code/functions/dedup/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
+            { "name": "alarm", "manifest_path": "/code/functions/alarm/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
+            { "name": "front", "manifest_path": "/code/functions/spin/front/Cargo.toml", "targets": [{ "kind": ["cdylib"] }] },
+            { "name": "tapeline-sdk", "manifest_path": "/code/functions/sdk/Cargo.toml", "targets": [{ "kind": ["lib"] }] },
+            { "name": "echo", "manifest_path": "/code/tests/guests/echo/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] }
         ]
     }"#;
 
@@ -140,8 +163,9 @@ mod tests {
     }
 
     #[test]
-    fn test_guests_are_told_by_their_folder() {
+    fn stages_and_test_guests_are_told_by_their_folder() {
         let workspace = Workspace::from_metadata(METADATA).unwrap();
+        assert_eq!(workspace.stages(), ["alarm", "dedup"], "the SDK is no component, and what lies deeper no stage");
         assert_eq!(workspace.test_guests(), ["echo", "spin-forever"]);
     }
 
