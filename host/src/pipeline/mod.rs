@@ -7,6 +7,7 @@ mod invoke;
 mod job;
 mod journal;
 mod live;
+pub mod replay;
 pub mod spec;
 mod worker;
 
