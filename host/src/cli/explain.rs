@@ -31,8 +31,8 @@ does not come out again.
 
 Examples:
   tapeline query alarms --data ./btc --format csv --limit 1
-  tapeline explain BINANCE:BTCUSDT,5m,2024-08-08T23:54:16.342Z,3735683259 pipelines/bitcoin-trades.toml --data ./btc
-  tapeline explain BINANCE:BTCUSDT,5m,2024-08-08T23:54:16.342Z pipelines/bitcoin-trades.toml --data ./btc --format json")]
+  tapeline explain BINANCE:BTCUSDT,5m,2024-08-08T23:54:15.621Z,3735683269 pipelines/bitcoin-trades.toml --data ./btc
+  tapeline explain BINANCE:BTCUSDT,5m,2024-08-08T23:54:15.621Z,3735683269 pipelines/bitcoin-trades.toml --format json")]
 pub(super) struct Explain {
     /// The alarm: SYMBOL,WINDOW,TIME[,TRADE_ID]
     #[arg(value_parser = Wanted::parse)]

@@ -4,6 +4,7 @@
 //! it, [`Recorded::backtest`] and [`Recorded::explain`] keep all in memory. Everything rests on stages being pure and on
 //! cut independence: the same input through the same components gives the same bytes, wherever and however it is cut.
 
+mod alarm_row;
 mod backtest;
 mod digest;
 mod explain;
