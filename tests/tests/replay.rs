@@ -506,6 +506,7 @@ fn alarms_that_cannot_be_explained() -> Result {
     let output = place.explain(&alarm, &place.pipeline)?;
     let explained: Value = serde_json::from_slice(&output.stdout)?;
     check(output.status.code() == Some(EXIT_FAILED) && explained["is_same"] == false, format!("{explained}"))?;
+    check(explained["notes"].to_string().contains("jobs"), format!("{explained}"))?;
     let differences = explained["differences"].to_string();
     check(differences.contains("deviation") && !differences.contains("average"), differences)
 }

@@ -21,6 +21,9 @@ use crate::{
     segment::{Blueprint, Origin, Work},
 };
 
+/// What can make a replay differ from what is stored even though the components are the same.
+const SEVERAL_JOBS: &str = "all jobs of a data folder are replayed as one: where one ended before the alarm, stages closed their windows then, and do not now";
+
 /// Why an alarm is there.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Explanation {
@@ -260,11 +263,14 @@ fn singles(work: Work) -> Vec<Work> {
 }
 
 impl Found {
-    fn explain(self, row: &AlarmRow, values: &Values) -> Result<Explanation> {
+    fn explain(mut self, row: &AlarmRow, values: &Values) -> Result<Explanation> {
         let stage = self.cast.stages.iter().find(|stage| stage.name() == self.sighting.stage);
         let stage = stage.ok_or_else(|| Error::new(Kind::Internal, "find the stage that gave the alarm"))?;
         let said = witness::hear(stage, &self.sighting, &self.lookout)?;
         let mut differences = values.differences(&said.alarm.1);
+        if !differences.is_empty() {
+            self.notes.push(SEVERAL_JOBS.to_owned());
+        }
         match &said.again {
             None => differences.push("a fresh instance gives no such alarm".to_owned()),
             Some(again) if *again != said.alarm => {
