@@ -109,7 +109,7 @@ impl Recorded {
         let cast = self.versions(&reader).choose(&BTreeMap::new())?;
         let raw = RawInput::of(self.reader()?, backtest.window)?;
         let (setting, fork) = fork(&cast, index, &tolerances)?;
-        let mut stages = cast.components().blueprints();
+        let mut stages = cast.blueprints();
         stages.truncate(index);
         stages.extend([Box::new(fork) as Box<dyn Blueprint>, Box::new(Sink)]);
         let mut worker = self.worker(windowed(stages, backtest.window), MemoryState::default())?;

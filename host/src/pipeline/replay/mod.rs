@@ -111,7 +111,7 @@ impl Recorded {
             }
         };
         let store = SqliteStore::open(folder)?;
-        let stages = windowed(cast.components().blueprints(), window);
+        let stages = windowed(cast.blueprints(), window);
         let mut worker = self.worker(stages, store)?;
         for piece in raw.pieces(&[]) {
             worker.take(piece?.work, as_whole())?;

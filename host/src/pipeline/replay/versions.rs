@@ -9,11 +9,11 @@ use crate::{
     contract::Description,
     error::{Error, Result},
     pipeline::{
-        Components, WasmStage, blueprint,
+        WasmStage, blueprint,
         spec::{Pipeline, Stage},
     },
     runtime::{Component, Engine},
-    segment::Blueprint as _,
+    segment::Blueprint,
     store::{Ran, SqliteStore, Store as _},
 };
 
@@ -200,9 +200,9 @@ impl Versions<'_> {
 }
 
 impl Cast {
-    /// The stages as a pipeline's components.
-    pub(super) fn components(&self) -> Components {
-        Components { stages: self.stages.clone(), descriptions: self.descriptions.clone() }
+    /// What a worker makes the stages from.
+    pub(super) fn blueprints(&self) -> Vec<Box<dyn Blueprint>> {
+        self.stages.iter().map(|stage| Box::new(stage.clone()) as Box<dyn Blueprint>).collect()
     }
 
     /// Puts a component in the place of a stage, which is the next one or one that is there.
