@@ -181,6 +181,21 @@ pub fn retain(batch: Batch, mut keeps: impl FnMut(usize) -> bool) -> Batch {
     weaver.finish(batch.groups)
 }
 
+/// The batch without the events that `keeps` says no to; it is asked for each event in order, by its group and its place
+/// there.
+pub fn filter(batch: Batch, mut keeps: impl FnMut(&Group, usize) -> bool) -> Batch {
+    let kept: Vec<bool> = elements(&batch)
+        .filter_map(|element| match element {
+            Element::Event { group, at } => Some(keeps(&batch.groups[group], at)),
+            Element::Mark(_) => None,
+        })
+        .collect();
+    if kept.iter().all(|kept| *kept) {
+        return batch;
+    }
+    retain(batch, |position| kept[position])
+}
+
 /// The events of the kinds in `takes`, with all marks, and whether anything is left out.
 pub fn select(batch: Batch, takes: KindSet) -> (Batch, Option<Bypass>) {
     let taken: Vec<bool> = batch.groups.iter().map(|group| takes.has(group.columns.kind())).collect();
@@ -529,6 +544,19 @@ mod tests {
             let joined = join(slice(&batch, 0..cut), slice(&batch, cut..events.len())).unwrap();
             check(&joined).unwrap();
             prop_assert_eq!(lines(&joined, &names), lines(&batch, &names));
+        }
+
+        #[test]
+        fn what_is_filtered_out_is_gone_and_the_rest_is_as_before(kinds in "[abq|]{1,40}", from in 0_i64..40) {
+            let mut names = Names::default();
+            let events: Vec<_> = kinds.chars().zip(1..).collect();
+            let batch = trades(&mut names, &events);
+            let is_kept = |time: i64| time >= from * 1_000_000_000;
+            let lines_before = lines(&batch, &names);
+            let kept = events.iter().zip(lines_before).filter(|((kind, time), _)| *kind == '|' || *time >= from);
+            let filtered = filter(batch, |group, at| is_kept(group.time[at]));
+            check(&filtered).unwrap();
+            prop_assert_eq!(lines(&filtered, &names), kept.map(|(_, line)| line).collect::<Vec<_>>());
         }
 
         #[test]

@@ -108,7 +108,7 @@ fn every_command_helps_with_examples() {
     let help = place.run(&["--help"]);
     assert_eq!(code(&help), 0);
     assert!(text(&help).contains("Exit codes:"), "{}", text(&help));
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 14] = [
         &["up"],
         &["run"],
         &["invoke"],
@@ -118,6 +118,9 @@ fn every_command_helps_with_examples() {
         &["dead-letters", "list"],
         &["dead-letters", "show"],
         &["dead-letters", "redrive"],
+        &["replay"],
+        &["backtest"],
+        &["explain"],
         &["check"],
         &["simulate"],
     ];

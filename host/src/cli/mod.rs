@@ -3,21 +3,25 @@
 //! One file per command; what they share is here, in `output.rs` (standard output), `rows.rs` (tables, CSV, JSON) and
 //! `exit.rs` (errors and exit codes). Nothing here knows how a pipeline works.
 
+mod backtest;
 mod chained;
 mod check;
 mod compile_component;
 mod dead_letters;
 mod doctor;
 mod exit;
+mod explain;
 mod invoke;
 mod ledger;
 mod local_server;
 mod output;
 mod query;
+mod replay;
 mod rows;
 mod run;
 mod simulate;
 mod stage;
+mod stage_new;
 mod tail;
 mod up;
 
@@ -34,14 +38,19 @@ use tracing_subscriber::EnvFilter;
 use self::exit::Exit;
 use crate::{
     error::{Error, Kind, Result},
-    pipeline::{Components, spec::Pipeline},
+    pipeline::{
+        Components,
+        replay::{Recorded, Window},
+        spec::Pipeline,
+    },
     runtime::{CompiledCache, Engine},
 };
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all is well; also when whoever reads the output has stopped reading
-  1  it failed, or (ledger) the ledger does not balance, or (doctor) something is wrong
+  1  it failed, or (ledger) the ledger does not balance, or (doctor) something is wrong, or (explain) the alarm does not
+     come out again
   2  wrong usage, or a pipeline, component, table or file that is not there or wrong
   3  (run) finished, with new dead letters";
 
@@ -79,6 +88,9 @@ enum Command {
     Tail(tail::Tail),
     Ledger(ledger::Ledger),
     DeadLetters(dead_letters::DeadLetters),
+    Replay(replay::Replay),
+    Backtest(backtest::Backtest),
+    Explain(explain::Explain),
     Check(check::Check),
     Doctor(doctor::Doctor),
     Simulate(simulate::Simulate),
@@ -93,6 +105,33 @@ struct DataFolder {
     /// Folder of the pipeline's data
     #[arg(long = "data", value_name = "DIR", default_value = "./data")]
     path: PathBuf,
+}
+
+/// A window of event time.
+#[derive(Args)]
+struct WindowArgs {
+    /// Only events of this time and later: a day, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time_arg)]
+    from: Option<i64>,
+    /// Only events before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time_arg)]
+    to: Option<i64>,
+}
+
+impl WindowArgs {
+    /// The window.
+    ///
+    /// # Errors
+    /// `Invalid` when no time can be in it.
+    fn window(&self) -> Result<Window> {
+        let Self { from, to } = *self;
+        match (from, to) {
+            (Some(from), Some(to)) if from >= to => {
+                Err(Error::invalid("use a window whose --to is not behind its --from"))
+            }
+            _ => Ok(Window { from, to }),
+        }
+    }
 }
 
 /// The program: reads the command line, runs the command, reports its error.
@@ -114,6 +153,9 @@ impl Command {
             Self::Tail(command) => command.run(),
             Self::Ledger(command) => command.run(),
             Self::DeadLetters(command) => command.run(),
+            Self::Replay(command) => command.run(globals),
+            Self::Backtest(command) => command.run(globals),
+            Self::Explain(command) => command.run(globals),
             Self::Check(command) => command.run(globals),
             Self::Doctor(command) => command.run(),
             Self::Simulate(command) => command.run(),
@@ -135,6 +177,16 @@ impl Globals {
 
     fn components_folder(&self) -> Option<&Path> {
         self.components.as_deref()
+    }
+
+    /// A pipeline file with the past of a data folder.
+    fn recorded(&self, pipeline: &Path, data: DataFolder) -> Result<Recorded> {
+        Ok(Recorded {
+            pipeline: Pipeline::load(pipeline)?,
+            engine: self.engine()?,
+            components_folder: self.components.clone(),
+            data: data.path,
+        })
     }
 
     fn load_components(&self, engine: &Engine, pipeline: &Pipeline) -> Result<Components> {

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 
 use self::client::Client;
-use super::{DataFolder, exit::Exit, output};
+use super::{DataFolder, exit::Exit, output, stage_new::New};
 use crate::{
     error::{Context as _, Error, Kind, Result},
     pipeline::{Pushed, StageStatus, Standing},
@@ -33,6 +33,7 @@ pub(super) struct Stage {
 
 #[derive(Subcommand)]
 enum Task {
+    New(New),
     List(List),
     Show(Show),
     Versions(Versions),
@@ -243,6 +244,7 @@ struct Prune {
 impl Stage {
     pub(super) fn run(self) -> Result<Exit> {
         match self.task {
+            Task::New(task) => task.run(),
             Task::List(task) => task.run(),
             Task::Show(task) => task.run(),
             Task::Versions(task) => task.run(),

@@ -46,6 +46,11 @@ impl WasmStage {
         &self.component
     }
 
+    /// The same component with other settings.
+    pub fn with_settings(&self, settings: &str) -> Self {
+        Self { settings: settings.into(), ..self.clone() }
+    }
+
     /// Makes an instance for a caller that waits for it without blocking its thread.
     ///
     /// # Errors
@@ -130,7 +135,8 @@ impl Components {
     }
 }
 
-fn describe(stage: &WasmStage, pipeline: &Pipeline, index: usize) -> Result<Description> {
+/// What a stage says of itself, or why it does not start, with the place in the pipeline file.
+pub(super) fn describe(stage: &WasmStage, pipeline: &Pipeline, index: usize) -> Result<Description> {
     let failed = |fault: Fault| match fault {
         Fault::Settings(error) => pipeline.setting_error(index, &error.key, &error.value, &error.expected),
         fault => Error::caused(crate::error::Kind::Invalid, format!("start stage {}", stage.name()), fault),

@@ -240,7 +240,8 @@ impl Job {
             let JobInput::File(path) = input else { continue };
             files.push(InputFile {
                 digest: digest_file(path)?,
-                path: path.display().to_string(),
+                // Whoever replays it may be in another folder.
+                path: std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
                 format: self.format.clone(),
                 offset: 0,
                 is_done: false,
@@ -293,8 +294,10 @@ fn check_finished(known: &[InputFile]) -> Result<()> {
 }
 
 /// What the reading thread hands over.
-enum Read {
+pub(super) enum Read {
+    /// Frames, and how many bytes of the file have been read.
     Chunk(Chunk, u64),
+    /// Why the rest cannot be read.
     Failed(Error),
 }
 
@@ -372,8 +375,8 @@ fn read_stdin<S: StateStore>(
     Ok(())
 }
 
-/// Reads on a thread of its own, from where the job is.
-fn read_ahead(mut recording: Recording) -> mpsc::IntoIter<Read> {
+/// Reads on a thread of its own, from where the recording is.
+pub(super) fn read_ahead(mut recording: Recording) -> mpsc::IntoIter<Read> {
     let (sender, receiver) = mpsc::sync_channel(CHUNKS_AHEAD);
     thread::spawn(move || {
         loop {
@@ -402,6 +405,11 @@ fn take_chunk<S: StateStore>(
     step: Step,
 ) -> Result<()> {
     take_too_long(worker, &mut chunk, format, source)?;
+    worker.take(frames_of(chunk, format, source), step)
+}
+
+/// The frames of a chunk as work.
+pub(super) fn frames_of(chunk: Chunk, format: &str, source: &str) -> Work {
     let origin = Origin { source: source.to_owned(), positions: chunk.offsets };
     let frames = Frames {
         names: Vec::new(),
@@ -410,17 +418,22 @@ fn take_chunk<S: StateStore>(
         ends: chunk.ends,
         bytes: chunk.bytes,
     };
-    worker.take(Work::Frames { frames, origin }, step)
+    Work::Frames { frames, origin }
 }
 
 /// Takes lines that are too long out of a chunk, into the dead letters.
 fn take_too_long<S: StateStore>(worker: &mut Worker<S>, chunk: &mut Chunk, format: &str, source: &str) -> Result<()> {
+    too_long_of(chunk, format, source).map_or(Ok(()), |work| worker.take(work, Step::None))
+}
+
+/// Takes lines that are too long out of a chunk, as work that makes dead letters of them.
+pub(super) fn too_long_of(chunk: &mut Chunk, format: &str, source: &str) -> Option<Work> {
     if chunk.too_long.is_empty() {
-        return Ok(());
+        return None;
     }
     let (records, positions) = remove_too_long(chunk);
     let origin = Origin { source: source.to_owned(), positions };
-    worker.take(Work::Unreadable { format: format.to_owned(), records, origin }, Step::None)
+    Some(Work::Unreadable { format: format.to_owned(), records, origin })
 }
 
 /// Takes the beginnings of lines that are too long out of a chunk: what is kept of each with the reason, and where it

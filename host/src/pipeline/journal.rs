@@ -15,9 +15,9 @@ pub(super) const WATERMARK_FORMAT: &str = "tapeline-watermark";
 pub(super) const CURSOR_FORMAT: &str = "tapeline-cursor";
 
 /// Records that are read at once.
-const RECORDS_MAX: usize = 4_096;
+pub(super) const RECORDS_MAX: usize = 4_096;
 /// Bytes that are read at once.
-const BYTES_MAX: usize = 1 << 20;
+pub(super) const BYTES_MAX: usize = 1 << 20;
 
 /// Reads the journal in order, ahead of what is committed.
 pub(super) struct JournalReader {
@@ -61,7 +61,7 @@ impl JournalReader {
 }
 
 /// Whether two records can be given to the first stage in one call.
-fn is_alike(a: &JournalEntry, b: &JournalEntry) -> bool {
+pub(super) fn is_alike(a: &JournalEntry, b: &JournalEntry) -> bool {
     let (record, other) = (&a.record, &b.record);
     a.is_processed == b.is_processed
         && record.format == other.format
@@ -70,13 +70,21 @@ fn is_alike(a: &JournalEntry, b: &JournalEntry) -> bool {
 }
 
 fn work_of(run: &[JournalEntry]) -> Work {
-    let positions = run.iter().map(|entry| entry.sequence).collect();
-    let origin = Origin { source: "journal".to_owned(), positions };
-    let Some(first) = run.first().map(|entry| &entry.record) else { return frames_of(run, origin) };
     // Records of standard input were processed in the commit that stored them; only the position moves over them.
     if run.iter().any(|entry| entry.is_processed) {
-        return frames_of(&[], origin);
+        return frames_of(&[], origin_of(run));
     }
+    raw_work(run)
+}
+
+fn origin_of(run: &[JournalEntry]) -> Origin {
+    Origin { source: "journal".to_owned(), positions: run.iter().map(|entry| entry.sequence).collect() }
+}
+
+/// What records that are alike ask for, whether they have been processed or not.
+pub(super) fn raw_work(run: &[JournalEntry]) -> Work {
+    let origin = origin_of(run);
+    let Some(first) = run.first().map(|entry| &entry.record) else { return frames_of(run, origin) };
     match (&first.stage, first.format.as_str()) {
         (_, WATERMARK_FORMAT) => {
             let text = String::from_utf8_lossy(&first.bytes);

@@ -7,6 +7,7 @@ mod invoke;
 mod job;
 mod journal;
 mod live;
+pub mod replay;
 mod rollout;
 pub mod spec;
 mod worker;

@@ -9,7 +9,7 @@ mod testsuite;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-pub use sqlite::{SqliteRegistry, SqliteStore};
+pub use sqlite::{SqliteRegistry, SqliteStore, StoredObject};
 use tapeline_events::Day;
 
 use crate::{
@@ -422,7 +422,8 @@ pub trait Store: StateStore {
     /// When the store cannot be read.
     fn dead_letters(&self, from: u64, limit: u64) -> Result<Vec<DeadLetter>>;
 
-    /// The files that were ever read, each once, in order, with the number of the last journal record before each.
+    /// The files of which something was ever read, each once, in order, with the number of the last journal record before
+    /// each.
     ///
     /// # Errors
     /// When the store cannot be read.

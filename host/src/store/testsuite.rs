@@ -464,7 +464,8 @@ pub(super) fn what_was_read_and_what_ran_is_known<B: Backend>(backend: &B) {
     };
     commit(0, &[file("a", 10)], &[("dedup", "one"), ("alarm", "one")]);
     commit(3, &[file("a", 20)], &[("dedup", "one")]);
-    commit(5, &[file("b", 0)], &[("dedup", "two")]);
+    commit(4, &[file("b", 0)], &[("dedup", "two")]);
+    commit(5, &[file("b", 10)], &[]);
     let inputs = store.inputs_ever().unwrap();
     assert_eq!(inputs, [(file("a", 0), 0), (file("b", 0), 5)]);
     let ran = |stage: &str, digest: &str, journal_sequence, inputs: &[InputFile]| Ran {

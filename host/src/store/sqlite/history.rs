@@ -8,7 +8,8 @@ use crate::error::{Error, Kind, Result};
 /// Notes what is new with a commit, before its progress takes the place of the last one.
 pub(super) fn note(conn: &Connection, commit: &Commit) -> Result<()> {
     let progress = &commit.progress;
-    for input in &progress.inputs {
+    // A file that waits behind others is noted when its turn comes: so the journal number says what was read before it.
+    for input in progress.inputs.iter().filter(|input| input.offset > 0 || input.is_done) {
         let mut add = conn.prepare_cached(
             "INSERT INTO tapeline_inputs (digest, path, format, journal_sequence)
              SELECT ?1, ?2, ?3, ?4

@@ -9,6 +9,7 @@ mod catalog;
 mod dead_letters;
 mod history;
 mod journal;
+mod kept;
 mod ledger;
 mod query;
 mod registry;
@@ -21,6 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use kept::StoredObject;
 use rusqlite::{Connection, params};
 
 use self::{
