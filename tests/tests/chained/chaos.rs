@@ -160,6 +160,8 @@ fn forget(urls: &str, name: &str) {
             // One that stays takes room, and nothing else.
             let _ = jetstream.delete_stream(format!("tapeline_{name}_{stage}")).await;
         }
+        let _ = jetstream.delete_key_value(format!("tapeline_{name}")).await;
+        let _ = jetstream.delete_object_store(format!("tapeline_{name}_components")).await;
     });
 }
 

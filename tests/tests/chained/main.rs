@@ -8,6 +8,7 @@ mod chaos;
 mod dead_letters;
 mod equal;
 mod job;
+mod swap;
 mod takeover;
 
 use anyhow::Result;
@@ -17,7 +18,7 @@ use tapeline_tests::cluster::NatsServer;
 type Test = fn() -> Result<()>;
 
 fn main() {
-    let tests: [(&str, Test); 18] = [
+    let tests: [(&str, Test); 21] = [
         ("one_host_stores_what_one_process_stores", equal::one_host_stores_what_one_process_stores),
         ("three_hosts_store_what_one_process_stores", equal::three_hosts_store_what_one_process_stores),
         ("standard_input_goes_through_a_chain", equal::standard_input_goes_through_a_chain),
@@ -42,6 +43,12 @@ fn main() {
         ("a_local_server_that_is_killed_is_started_again", broker::a_local_server_that_is_killed_is_started_again),
         ("a_trace_goes_on_over_the_hops", broker::a_trace_goes_on_over_the_hops),
         ("a_hop_is_followed_as_text", broker::a_hop_is_followed_as_text),
+        ("a_thousand_swaps_on_two_hosts_change_nothing", swap::a_thousand_swaps_on_two_hosts_change_nothing),
+        (
+            "a_host_that_was_away_comes_back_to_what_was_decided",
+            swap::a_host_that_was_away_comes_back_to_what_was_decided,
+        ),
+        ("uploads_while_hosts_are_killed_end_in_one_version", swap::uploads_while_hosts_are_killed_end_in_one_version),
         ("hosts_share_the_partitions_evenly", takeover::hosts_share_the_partitions_evenly),
         (
             "kills_pauses_cuts_and_broker_restarts_leave_no_trace",
