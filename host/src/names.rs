@@ -50,6 +50,11 @@ impl Names {
         Name(number)
     }
 
+    /// Whether a text has a name.
+    pub fn is_known(&self, text: &str) -> bool {
+        self.by_text.contains_key(text)
+    }
+
     /// Number of names.
     pub fn len(&self) -> usize {
         self.texts.len()

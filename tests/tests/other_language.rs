@@ -8,7 +8,10 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tapeline_tests::program;
+use tapeline_tests::{
+    live::{self, LiveHost},
+    program,
+};
 use tempfile::TempDir;
 
 const PIPELINE: &str = r#"
@@ -80,6 +83,7 @@ fn main() {
     });
     let mut trials: Vec<_> = trials.collect();
     trials.push(Trial::test("what_cannot_be_set_is_refused_by_name", what_cannot_be_set_is_refused_by_name));
+    trials.push(Trial::test("it_is_swapped_in_and_out_while_data_flows", it_is_swapped_in_and_out_while_data_flows));
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(!is_built));
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
@@ -122,6 +126,15 @@ fn what_cannot_be_set_is_refused_by_name() -> Result<(), Failed> {
     Ok(())
 }
 
+/// The live pipeline is in Rust, then in JavaScript, then in Rust again, and its state goes along.
+fn it_is_swapped_in_and_out_while_data_flows() -> Result<(), Failed> {
+    let place = Place::new(&CASES[0])?;
+    let [undisturbed, swapped] = [false, true].map(|swaps| place.run_live(swaps));
+    let (undisturbed, swapped) = (undisturbed?, swapped?);
+    check(undisturbed.alarms.lines().count() > 20, "there are too few alarms to compare")?;
+    check_same(&undisturbed, &swapped)
+}
+
 /// What a job leaves behind.
 struct Left {
     alarms: String,
@@ -157,7 +170,41 @@ impl<'a> Place<'a> {
             let run = program::run(&self.pipeline(*language)?, &[&self.input(part)], &data)?;
             check(run.code == 0, format!("{language:?}, {part}: exit code {}: {}", run.code, run.errors))?;
         }
-        program::check_ledger(&data)?;
+        Self::left(&data)
+    }
+
+    /// Sends the recording into a live pipeline, whose stage is swapped after a third of it and after two thirds, or not.
+    fn run_live(&self, swaps: bool) -> Result<Left, Failed> {
+        let data = self.folder(if swaps { "swapped" } else { "undisturbed" });
+        let path = self.pipeline(Language::Rust)?;
+        // Not by the clock, which is ahead of the market.
+        let text = fs::read_to_string(&path)?.replace("delay = \"0s\"", "delay = \"0s\"\nidle = \"24h\"");
+        fs::write(&path, format!("{text}\n[swap]\nprobation = 500\n"))?;
+        let host = LiveHost::start(&path, &data, &[])?;
+        let market = fs::read_to_string(self.input("first"))? + &fs::read_to_string(self.input("second"))?;
+        let frames: Vec<&str> =
+            market.lines().map(|line| line.split_once(' ').map_or(line, |(_, frame)| frame)).collect();
+        for (part, frames) in frames.chunks(frames.len().div_ceil(3)).enumerate() {
+            if swaps && part > 0 {
+                let bytes = if part == 1 { fs::read(javascript())? } else { live::component("alarm")? };
+                let version = host.push_version("alarm", "", &bytes)?;
+                host.wait_until_live("alarm", version)?;
+            }
+            for chunk in frames.chunks(200) {
+                host.send("two-languages", chunk)?;
+            }
+            host.wait_until_done()?;
+        }
+        if swaps {
+            let log = host.status("alarm")?["deployment"]["log"].to_string();
+            check(!log.contains("rolled-back"), format!("it was taken back: {log}"))?;
+        }
+        host.stop()?;
+        Self::left(&data)
+    }
+
+    fn left(data: &Path) -> Result<Left, Failed> {
+        program::check_ledger(data)?;
         let read = |what: &[&str]| {
             let folder = data.to_string_lossy();
             program::output(&[what, &["--data", &folder, "--format", "csv"]].concat())

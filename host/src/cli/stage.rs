@@ -130,7 +130,8 @@ struct Push {
     /// With --shadow: let it go live after so many records [default: by hand]
     #[arg(long, value_name = "RECORDS", requires = "shadow")]
     promote_after: Option<u64>,
-    /// With --shadow: throw it out at the first difference beyond this number [default: never]
+    /// With --shadow: throw it out at the first difference beyond this number [default: 0 with --promote-after, otherwise
+    /// never]
     #[arg(long, value_name = "NUMBER", requires = "shadow")]
     differences_max: Option<u64>,
     /// Settings of its own, a JSON object [default: those of the pipeline file]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Chain, Observer, Rollout, Unobserved, Worker, boxed, commit_settings,
+    Chain, Observer, Rollout, Unobserved, Worker, commit_settings,
     journal::JournalReader,
     spec::Pipeline,
     watermark_settings,
@@ -169,9 +169,9 @@ impl Job {
         let inputs = self.inputs_behind(self.store.progress()?.inputs)?;
         check_not_chained(&self.store)?;
         let reader = self.store.second()?;
-        let stages = boxed(self.rollout.blueprints());
-        let segment = Segment::new(stages, watermark_settings(&self.pipeline), Box::new(NoTap), &self.store)?;
-        let segment = segment.with_plans(Arc::new(self.rollout.clone()));
+        let watermark = watermark_settings(&self.pipeline);
+        let make = |stages| Segment::new(stages, watermark, Box::new(NoTap), &self.store);
+        let segment = self.rollout.segment(0..self.pipeline.stages.len(), make)?;
         let commit = commit_settings(&self.pipeline);
         let mut worker = Worker::new(segment, self.store, commit, Box::new(totals.clone()))?;
         worker.set_inputs(inputs);

@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Chain, Hub, Observer, Rollout, Worker, Workers, boxed, commit_settings,
+    Chain, Hub, Observer, Rollout, Worker, Workers, commit_settings,
     journal::{CURSOR_FORMAT, JournalReader, WATERMARK_FORMAT},
     spec::{Pipeline, Source, Watermark},
     watermark_settings,
@@ -187,8 +187,9 @@ impl Live {
             None => {
                 super::job::check_not_chained(&store)?;
                 let watermark = watermark_settings(&pipeline);
-                let segment = Segment::new(boxed(rollout.blueprints()), watermark, Box::new(hub.clone()), &store)?;
-                let segment = segment.with_plans(Arc::new(rollout));
+                let all = 0..pipeline.stages.len();
+                let make = |stages| Segment::new(stages, watermark, Box::new(hub.clone()), &store);
+                let segment = rollout.segment(all, make)?;
                 let observer = Box::new(Publishing { hub: hub.clone(), inner: observer });
                 let worker = Worker::new(segment, store, commit_settings(&pipeline), observer)?;
                 (feed.start(worker, pipeline), Vec::new())

@@ -172,6 +172,11 @@ impl<S: StateStore> Worker<S> {
         !self.uncommitted.is_empty()
     }
 
+    /// Whether a stage is being brought to another version, which takes a few commit boundaries.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.segment.is_changing()
+    }
+
     /// Newest event time and watermark, ns since the epoch.
     pub const fn times(&self) -> (i64, i64) {
         self.segment.times()
@@ -276,6 +281,11 @@ impl<S: StateStore> Worker<S> {
     /// Goes back to the last commit and does the same work again, piece by piece, each committed by itself.
     fn start_over(&mut self, stage: &str, fault: &crate::runtime::Fault) -> Result<()> {
         tracing::warn!(stage, %fault, pieces = self.uncommitted.len(), "a stage failed; starting over from the commit");
+        self.do_again()
+    }
+
+    /// Goes back to the last commit, and does what was done since again.
+    fn do_again(&mut self) -> Result<()> {
         self.settle(true)?;
         let committed = self.store.progress()?;
         self.segment.rewind(&self.store, &committed)?;
@@ -297,28 +307,43 @@ impl<S: StateStore> Worker<S> {
         // One at a time.
         self.settle(true)?;
         let started = Instant::now();
-        for (_, step) in std::mem::take(&mut self.uncommitted) {
+        let mut progress = self.progress.clone();
+        for (_, step) in &self.uncommitted {
             match step {
-                Step::Journal(sequence) => self.progress.journal_sequence = sequence,
+                Step::Journal(sequence) => progress.journal_sequence = *sequence,
                 Step::File { index, offset, is_done } => {
-                    if let Some(input) = self.progress.inputs.get_mut(index) {
-                        input.offset = offset;
-                        input.is_done = is_done;
+                    if let Some(input) = progress.inputs.get_mut(*index) {
+                        input.offset = *offset;
+                        input.is_done = *is_done;
                     }
                 }
-                Step::Stored(records) => commit.journal.extend(records),
+                Step::Stored(records) => commit.journal.extend_from_slice(records),
                 Step::Message { producer, read } => {
-                    self.progress.read.insert(producer, read);
+                    progress.read.insert(producer.clone(), *read);
                 }
-                Step::End => self.progress.ends += 1,
+                Step::End => progress.ends += 1,
                 Step::None => {}
             }
         }
-        self.progress.watermark = commit.progress.watermark;
-        self.progress.newest = commit.progress.newest;
-        commit.progress = self.progress.clone();
+        progress.watermark = commit.progress.watermark;
+        progress.newest = commit.progress.newest;
+        commit.progress = progress.clone();
         let mut done = describe(&commit);
-        self.progress.journal_sequence = self.store.commit(commit)?;
+        let writes = !(commit.rows.is_empty() && commit.appends.is_empty());
+        match self.store.commit(commit) {
+            Ok(sequence) => progress.journal_sequence = sequence,
+            // What a new version writes does not fit the tables that there are: the version before goes on.
+            Err(error)
+                if writes
+                    && error.kind() == Kind::Invalid
+                    && self.segment.step_back(&super::job::error_text(&error)) =>
+            {
+                return self.do_again();
+            }
+            Err(error) => return Err(error),
+        }
+        self.progress = progress;
+        self.uncommitted.clear();
         self.segment.committed();
         // A store that gives out counts what it gave.
         self.progress.given = self.store.progress()?.given;

@@ -54,6 +54,9 @@ pub struct Version {
     pub why: String,
     /// When, ns since the epoch.
     pub at: i64,
+    /// A signature of minisign over the component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
     /// The key that has signed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
@@ -271,13 +274,13 @@ impl Deployment {
         }
         // One that has not proven itself is not what one goes back to.
         let before = self.before.map_or(self.live, |(before, _)| before);
-        self.before = probation.filter(|_| before != 0 && before != version).map(|rule| (before, rule));
+        // The candidate has been compared, and takes over with its own state: nothing would stand by.
+        let was_compared = self.shadow.take_if(|(shadow, _)| *shadow == version).is_some();
+        let probation = probation.filter(|_| before != 0 && before != version && !was_compared);
+        self.before = probation.map(|rule| (before, rule));
         self.live = version;
         self.pending.retain(|pending| pending.version != version);
         self.note(What::Live, version, change);
-        if self.shadow.is_some_and(|(shadow, _)| shadow == version) {
-            self.shadow = None;
-        }
     }
 
     /// Runs a version beside the live one. One that runs there goes.
@@ -343,6 +346,7 @@ impl Deployment {
         self.note(What::RolledBack, version, change);
         self.live = to;
         self.before = None;
+        self.shadow.take_if(|(shadow, _)| *shadow == to);
         let why = format!("in place of version {version}");
         self.note(What::Live, to, &Change { why, ..change.clone() });
     }

@@ -16,6 +16,7 @@ fn version(digest: &str) -> Version {
         by: "me".to_owned(),
         why: String::new(),
         at: 0,
+        signature: None,
         signed_by: None,
     }
 }

@@ -295,12 +295,14 @@ pub(crate) fn instantiate(component: &Component, limits: &Limits, settings: &str
 pub(crate) struct Guard {
     limits: Limits,
     ticks: u32,
+    /// Bytes of all its memories.
+    memory_bytes: usize,
     is_memory_refused: bool,
 }
 
 impl Guard {
     pub(crate) const fn new(limits: &Limits) -> Self {
-        Self { limits: *limits, ticks: 0, is_memory_refused: false }
+        Self { limits: *limits, ticks: 0, memory_bytes: 0, is_memory_refused: false }
     }
 
     fn begin(&mut self) {
@@ -316,8 +318,13 @@ impl Guard {
 }
 
 impl ResourceLimiter for Guard {
-    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let fits = desired <= self.limits.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // A component may have several memories: the limit is for all of them.
+        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        let fits = total <= self.limits.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
+        if fits {
+            self.memory_bytes = total;
+        }
         self.is_memory_refused |= !fits;
         Ok(fits)
     }

@@ -2,12 +2,13 @@
 
 use std::{
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use super::{
     blueprint::Blueprint,
-    companion::{Companion, Purpose, key_of},
+    companion::{Companion, Key, Purpose, apply, deletion, key_of},
     compare::Comparison,
     plans::{News, Plan, Probation},
     running::{Answer, Running, Shown},
@@ -22,11 +23,6 @@ use crate::{
     store::StateStore,
 };
 
-/// Part of a stage's time limit that a version gets while another one waits for it: a candidate that loops holds the
-/// live version up only once, and only for so long.
-const TRIAL_TIME_DIVISOR: u32 = 10;
-/// Names that a candidate may coin that the live version does not: they take room in a table that all stages share.
-const NAMES_MAX: usize = 10_000;
 /// How often it is told how a candidate compares.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
@@ -51,7 +47,27 @@ enum Verdict {
 impl StageWorker {
     /// Whether there is more to do at the next boundary.
     pub(super) const fn is_changing(&self) -> bool {
-        self.warm_up.is_some()
+        !self.is_settled
+    }
+
+    /// Whether the version before could go on in the place of this one.
+    pub(super) fn has_before(&self) -> bool {
+        self.companion.as_ref().is_some_and(|companion| matches!(companion.purpose, Purpose::Before { .. }))
+    }
+
+    /// Lets the version before go on, if there is one; whether there is. What was not committed must be done again, unless
+    /// both have taken it.
+    pub(super) fn step_back(&mut self, reason: String) -> bool {
+        match self.companion.take() {
+            Some(companion) if matches!(companion.purpose, Purpose::Before { .. }) => {
+                self.roll_back(companion, reason);
+                true
+            }
+            other => {
+                self.companion = other;
+                false
+            }
+        }
     }
 
     pub(super) const fn has_others(&self) -> bool {
@@ -80,6 +96,7 @@ impl StageWorker {
     pub(super) fn rewind_others(&mut self) {
         // It was given what is void now.
         self.warm_up = None;
+        self.is_settled = false;
         let watermark = self.watermark;
         self.with_companion(|companion| companion.rewind(watermark));
     }
@@ -174,7 +191,6 @@ impl StageWorker {
                         return Err(fault);
                     }
                 };
-                let known = names.len();
                 let reason = match ask(&mut companion.running, names) {
                     Err(fault) => Some(fault.to_string()),
                     Ok(theirs) => {
@@ -184,10 +200,10 @@ impl StageWorker {
                             .then(|| format!("{differences} differences; {differences_max} are allowed"))
                     }
                 };
-                companion.own_names += names.len() - known;
-                let has_too_many = companion.own_names > NAMES_MAX;
-                let coins = || format!("it coins names that the live version does not: more than {NAMES_MAX}");
-                match reason.or_else(|| has_too_many.then(coins)) {
+                let has_drifted = companion.has_drifted();
+                let drifted =
+                    || "it was compared for so long that it cannot take the live one's place any more".to_owned();
+                match reason.or_else(|| has_drifted.then(drifted)) {
                     Some(reason) => {
                         let Purpose::Shadow { comparison, .. } = &companion.purpose else { return Ok(live) };
                         self.throw_out(companion.version(), comparison, reason);
@@ -228,6 +244,7 @@ impl StageWorker {
     }
 
     fn throw_out(&mut self, version: u64, comparison: &Comparison, reason: String) {
+        let reason = super::short(reason);
         let (stage, reason_text) = (self.name(), reason.as_str());
         tracing::warn!(stage, version, reason = reason_text, "a candidate is thrown out");
         self.news.push(News::Compared { version, comparison: comparison.clone() });
@@ -236,28 +253,28 @@ impl StageWorker {
     }
 
     fn prove(&mut self) {
-        self.live.instance.set_call_time_max(self.live.blueprint.call_time_max());
+        self.live.trust();
         self.news.push(News::Proven { version: self.version() });
     }
 
     fn roll_back(&mut self, companion: Companion, reason: String) {
-        let version = self.version();
+        let (version, reason) = (self.version(), super::short(reason));
         let (stage, reason_text) = (self.name(), reason.as_str());
         tracing::warn!(stage, version, reason = reason_text, "a new version has failed; the one before goes on");
         self.put_in_place(companion);
         self.unfit = Some(version);
-        self.news.push(News::RolledBack { version, reason });
+        self.news.push(News::RolledBack { version, to: self.version(), reason });
     }
 
     /// Makes a companion the live version, with its own state.
     fn put_in_place(&mut self, companion: Companion) {
         let (running, takeover, since) = companion.into_live();
         self.live = running;
-        self.live.instance.set_call_time_max(self.live.blueprint.call_time_max());
+        self.live.trust();
         self.pending.clone_from(&takeover);
         self.pending.extend(since);
         self.takeover = takeover;
-        self.is_noted = false;
+        (self.is_noted, self.is_settled) = (false, false);
         self.warm_up = None;
     }
 
@@ -272,15 +289,18 @@ impl StageWorker {
             self.unfit = None;
         }
         self.review_companion(plan);
-        if self.version() != wanted {
-            return self.prepare(&plan.live, Aim::Live(plan.probation), store, names);
-        }
         match (&plan.shadow, &self.companion) {
+            _ if self.version() != wanted => self.prepare(&plan.live, Aim::Live(plan.probation), store, names),
             (Some(shadow), None) => {
                 self.prepare(&shadow.blueprint, Aim::Shadow(shadow.differences_max), store, names);
             }
             _ => self.warm_up = None,
         }
+        let has_shadow = shadow.is_none()
+            || shadow == self.unfit
+            || self.companion.as_ref().is_some_and(|companion| Some(companion.version()) == shadow);
+        let is_live = self.version() == wanted || self.unfit == Some(wanted);
+        self.is_settled = is_live && has_shadow && self.warm_up.is_none();
     }
 
     /// Lets the companion take over, stay or go.
@@ -305,7 +325,7 @@ impl StageWorker {
         if stays {
             self.companion = Some(companion);
         } else {
-            self.live.instance.set_call_time_max(self.live.blueprint.call_time_max());
+            self.live.trust();
         }
     }
 
@@ -340,7 +360,7 @@ impl StageWorker {
                 let stage = self.name();
                 tracing::warn!(stage, version, %fault, "a version does not start with the state that there is");
                 self.unfit = Some(version);
-                self.news.push(News::NotStarted { version, reason: fault.to_string() });
+                self.news.push(News::NotStarted { version, reason: super::short(fault.to_string()) });
             }
             Step::Ready(ready) => match aim {
                 Aim::Live(probation) => self.swap(*ready, probation, began),
@@ -350,13 +370,32 @@ impl StageWorker {
     }
 
     fn swap(&mut self, ready: Ready, probation: Option<Probation>, began: Instant) {
-        let Ready { mut running, entries, touched, .. } = ready;
+        let Ready { mut running, started_from: mut entries, changes } = ready;
         std::mem::swap(&mut self.live, &mut running);
         self.is_noted = false;
-        self.companion = probation.map(|left| {
-            set_trial_time(&mut self.live);
-            Companion::new(running, Purpose::Before { left }, entries, touched)
-        });
+        // The store has what the version before has made of these; this one has made its own of them, which it tells only
+        // where it differs from what it was given.
+        let own = |key: &Key| (key.clone(), entries.get(key).cloned().unwrap_or_else(|| deletion(key)));
+        self.takeover = changes.keys().map(own).collect();
+        self.pending.clone_from(&self.takeover);
+        let is_stood_by = self.has_before();
+        match (probation, &mut self.companion) {
+            // The one before the one before has proven itself, and stands by still.
+            (Some(probation), Some(companion)) if is_stood_by => {
+                companion.purpose = Purpose::Before { left: probation };
+                put_away((running, entries));
+            }
+            (Some(left), _) => {
+                let touched: Vec<Key> = changes.keys().cloned().collect();
+                apply(&mut entries, changes);
+                running.trust();
+                self.companion = Some(Companion::new(running, Purpose::Before { left }, entries, touched));
+            }
+            (None, _) => {
+                self.live.trust();
+                put_away((running, entries, self.companion.take()));
+            }
+        }
         let (version, pause) = (self.version(), began.elapsed());
         self.news.push(News::Live { version, pause });
         if self.companion.is_none() {
@@ -365,10 +404,9 @@ impl StageWorker {
     }
 
     fn run_beside(&mut self, ready: Ready, differences_max: u64) {
-        let Ready { mut running, started_from, touched, .. } = ready;
-        set_trial_time(&mut running);
+        let Ready { running, started_from, changes } = ready;
         let purpose = Purpose::Shadow { comparison: Comparison::default(), differences_max };
-        self.companion = Some(Companion::new(running, purpose, started_from, touched));
+        self.companion = Some(Companion::new(running, purpose, started_from, changes.into_keys()));
         // What it has made of its state until here belongs to the last commit.
         self.with_companion(|companion| {
             companion.collect([])?;
@@ -391,8 +429,9 @@ impl StageWorker {
     }
 }
 
-fn set_trial_time(running: &mut Running) {
-    running.instance.set_call_time_max(running.blueprint.call_time_max() / TRIAL_TIME_DIVISOR);
+/// Lets go of what takes long to let go of, on another thread.
+fn put_away<T: Send + 'static>(what: T) {
+    thread::spawn(move || drop(what));
 }
 
 /// Events that one version refuses and the other does not.

@@ -15,6 +15,9 @@ pub(super) fn key_of(entry: &Entry) -> Key {
     (entry.key.clone(), entry.part)
 }
 
+/// Entries that may differ from the live version's: more would not fit into a commit.
+const TOUCHED_MAX: usize = 500_000;
+
 /// A version beside the live one.
 pub(super) struct Companion {
     pub(super) running: Running,
@@ -25,11 +28,12 @@ pub(super) struct Companion {
     pending: BTreeMap<Key, Entry>,
     /// Where its state and the committed one of the live version may differ.
     touched: BTreeSet<Key>,
-    /// Names that only it has coined.
-    pub(super) own_names: usize,
+    /// What it was for as of the last commit, with what was counted until then.
+    counted: Purpose,
 }
 
 /// What a companion is for.
+#[derive(Clone)]
 pub(super) enum Purpose {
     /// To be compared.
     Shadow {
@@ -53,14 +57,8 @@ impl Companion {
         entries: BTreeMap<Key, Entry>,
         touched: impl IntoIterator<Item = Key>,
     ) -> Self {
-        Self {
-            running,
-            purpose,
-            entries,
-            pending: BTreeMap::new(),
-            touched: touched.into_iter().collect(),
-            own_names: 0,
-        }
+        let (touched, counted) = (touched.into_iter().collect(), purpose.clone());
+        Self { running, purpose, entries, pending: BTreeMap::new(), touched, counted }
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -80,11 +78,20 @@ impl Companion {
     /// What was collected is committed.
     pub(super) fn committed(&mut self) {
         apply(&mut self.entries, std::mem::take(&mut self.pending));
+        self.counted.clone_from(&self.purpose);
+    }
+
+    /// Whether so much has changed since it stands beside the live version that it could not take its place any more
+    /// within one commit.
+    pub(super) fn has_drifted(&self) -> bool {
+        self.touched.len() > TOUCHED_MAX
     }
 
     /// Goes back to the last commit.
     pub(super) fn rewind(&mut self, watermark: i64) -> Result<(), Fault> {
         self.pending.clear();
+        // What is done again is counted again.
+        self.purpose.clone_from(&self.counted);
         self.revive(watermark)
     }
 
@@ -119,6 +126,6 @@ pub(super) fn apply(entries: &mut BTreeMap<Key, Entry>, changes: BTreeMap<Key, E
     }
 }
 
-fn deletion((key, part): &Key) -> Entry {
+pub(super) fn deletion((key, part): &Key) -> Entry {
     Entry { key: key.clone(), part: *part, version: 0, value: None, wake_at: None, expires_at: None }
 }

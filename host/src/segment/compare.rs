@@ -19,8 +19,10 @@ use crate::{
 const FIRST_MAX: usize = 20;
 /// Symbols whose differences are counted by themselves.
 const SYMBOLS_MAX: usize = 1_000;
+/// Lines that are shown of what came of a record: a mark may close thousands of windows.
+const LINES_MAX: usize = 10;
 /// Bytes of a text that is shown.
-const SHOWN_BYTES_MAX: usize = 2 << 10;
+const SHOWN_BYTES_MAX: usize = 1 << 10;
 
 /// What a candidate was compared on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,7 +231,12 @@ fn event_lines(events: &Batch, names: &Names) -> Vec<String> {
 }
 
 fn shown(lines: Vec<String>) -> Vec<String> {
-    lines.into_iter().map(shorten).collect()
+    let more = lines.len().saturating_sub(LINES_MAX);
+    let mut shown: Vec<String> = lines.into_iter().take(LINES_MAX).map(shorten).collect();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown
 }
 
 fn shorten(mut text: String) -> String {

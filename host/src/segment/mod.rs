@@ -196,6 +196,17 @@ impl Segment {
         self
     }
 
+    /// Lets stages that are on probation go back to the version before; whether there was one. The caller does again what
+    /// is not committed.
+    pub(crate) fn step_back(&mut self, reason: &str) -> bool {
+        self.stages.iter_mut().fold(false, |any, stage| stage.step_back(reason.to_owned()) | any)
+    }
+
+    /// Whether a stage is being brought to another version: commit boundaries are of use then.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.plans.is_some() && self.stages.iter().any(StageWorker::is_changing)
+    }
+
     /// Takes note that what it gave last is committed.
     pub(crate) fn committed(&mut self) {
         self.stages.iter_mut().for_each(StageWorker::committed);

@@ -70,6 +70,8 @@ pub enum News {
     RolledBack {
         /// The version that failed.
         version: u64,
+        /// The version before it.
+        to: u64,
         /// Why.
         reason: String,
     },

@@ -1,6 +1,6 @@
 //! An instance at work: asks it, and makes sure of what it answers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::blueprint::{Blueprint, Role};
 use crate::{
@@ -10,12 +10,21 @@ use crate::{
     runtime::{Fault, Instance},
 };
 
+/// Part of a stage's time limit that a version on trial gets.
+const TRIAL_TIME_DIVISOR: u32 = 10;
+/// Names that a version on trial may coin that no other has.
+pub(super) const OWN_NAMES_MAX: usize = 10_000;
+
 /// An instance, with what it was made from and what it has been told.
 pub(super) struct Running {
     pub(super) blueprint: Arc<dyn Blueprint>,
     pub(super) instance: Box<dyn Instance>,
     pub(super) told: Told,
     pub(super) takes: KindSet,
+    /// Time that a call may take, also of an instance that is made anew.
+    limit: Duration,
+    /// Names that it may still coin that nobody else has; a live version may coin any.
+    pub(super) own_names_left: Option<usize>,
 }
 
 /// What an instance was shown of a batch, and what passes by it.
@@ -36,13 +45,47 @@ impl Running {
     pub(super) fn new(blueprint: Arc<dyn Blueprint>) -> Result<Self, Fault> {
         let mut instance = blueprint.instantiate()?;
         let takes = instance.describe()?.takes.into();
-        Ok(Self { blueprint, instance, told: Told::default(), takes })
+        let limit = blueprint.call_time_max();
+        Ok(Self { blueprint, instance, told: Told::default(), takes, limit, own_names_left: None })
+    }
+
+    /// Time that a call may take.
+    pub(super) const fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Limits it as long as another version waits for it: a candidate that loops holds the live one up only once, and only
+    /// for so long, and it takes no more than a few names from a table that all stages share.
+    pub(super) fn put_on_trial(&mut self) {
+        self.limit = self.blueprint.call_time_max() / TRIAL_TIME_DIVISOR;
+        self.own_names_left = Some(OWN_NAMES_MAX);
+        self.instance.set_call_time_max(self.limit);
+    }
+
+    /// Lets it have all that the stage may have.
+    pub(super) fn trust(&mut self) {
+        self.limit = self.blueprint.call_time_max();
+        self.own_names_left = None;
+        self.instance.set_call_time_max(self.limit);
+    }
+
+    /// Takes the names that it has coined.
+    pub(super) fn coin(&mut self, coined: &[String], names: &mut Names) -> Result<(), Fault> {
+        if let Some(left) = &mut self.own_names_left {
+            let own = coined.iter().filter(|text| !names.is_known(text)).count();
+            *left = left.checked_sub(own).ok_or_else(|| {
+                Fault::Breach(format!("it coins names that no other version does: more than {OWN_NAMES_MAX}"))
+            })?;
+        }
+        self.told.coin(coined, names);
+        Ok(())
     }
 
     /// Makes the instance anew, with this state.
     pub(super) fn revive(&mut self, entries: &[Entry], watermark: i64) -> Result<(), Fault> {
         let mut instance = self.blueprint.instantiate()?;
         instance.restore(entries, watermark)?;
+        instance.set_call_time_max(self.limit);
         self.instance = instance;
         self.told = Told::default();
         Ok(())
@@ -68,7 +111,7 @@ impl Running {
             if group_count + output.emitted.groups.len() > GROUPS_MAX {
                 return Err(Fault::Breach(format!("{} groups are too many", output.emitted.groups.len())));
             }
-            self.told.coin(&output.names, names);
+            self.coin(&output.names, names)?;
             self.told.resolve_batch(&mut output.emitted).map_err(breach)?;
             Answer::of(output)
         };
@@ -80,7 +123,7 @@ impl Running {
         frames.names = self.told.untold(names);
         let mut decoded = self.instance.decode(frames)?;
         check_decoded(frames, &decoded).map_err(breach)?;
-        self.told.coin(&decoded.names, names);
+        self.coin(&decoded.names, names)?;
         self.told.resolve_batch(&mut decoded.events).map_err(breach)?;
         for dropped in &mut decoded.dropped {
             dropped.symbol = dropped.symbol.and_then(|symbol| self.told.resolve(symbol));

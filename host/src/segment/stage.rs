@@ -49,6 +49,8 @@ pub struct StageWorker {
     pub(super) takeover: BTreeMap<Key, Entry>,
     pub(super) companion: Option<Companion>,
     pub(super) warm_up: Option<WarmUp>,
+    /// Whether it runs what it was told to run last.
+    pub(super) is_settled: bool,
     /// A version that could not be started.
     pub(super) unfit: Option<u64>,
     /// What has happened, to be told behind the next commit.
@@ -72,6 +74,7 @@ impl StageWorker {
             takeover: BTreeMap::new(),
             companion: None,
             warm_up: None,
+            is_settled: false,
             unfit: None,
             news: Vec::new(),
             has_told: false,
@@ -99,8 +102,15 @@ impl StageWorker {
             store.state(self.name())?.into_iter().map(|entry| (key_of(&entry), entry)).collect();
         entries.extend(self.pending.iter().map(|(key, entry)| (key.clone(), entry.clone())));
         let entries: Vec<Entry> = entries.into_values().filter(|entry| entry.value.is_some()).collect();
-        let revived = self.live.revive(&entries, self.watermark);
-        revived.map_err(|fault| Error::caused(Kind::Invalid, format!("restore stage {}", self.name()), fault))
+        match self.live.revive(&entries, self.watermark) {
+            Ok(()) => Ok(()),
+            // It does not take back what it has written.
+            Err(fault) if self.has_before() => {
+                self.step_back(fault.to_string());
+                Ok(())
+            }
+            Err(fault) => Err(Error::caused(Kind::Invalid, format!("restore stage {}", self.name()), fault)),
+        }
     }
 
     /// The state entries that changed since this was last asked.
@@ -120,7 +130,13 @@ impl StageWorker {
     }
 
     fn collect_changes(&mut self) -> Result<(), Fault> {
-        let changes = self.live.instance.checkpoint()?;
+        let changes = match self.live.instance.checkpoint() {
+            Err(fault) if self.has_before() => {
+                self.step_back(fault.to_string());
+                self.live.instance.checkpoint()?
+            }
+            changes => changes?,
+        };
         self.collect_beside(&changes);
         self.pending.extend(changes.into_iter().map(|entry| (key_of(&entry), entry)));
         Ok(())
@@ -202,7 +218,7 @@ impl StageWorker {
         mut attempt: impl FnMut(&mut Self, Range<usize>, Option<&Fault>) -> Result<Option<Batch>, Fault>,
     ) -> Result<Vec<Batch>, Failure> {
         tracing::warn!(stage = self.name(), fault = %first, records = len, "looking for the records to blame");
-        let limit = self.live.blueprint.call_time_max();
+        let limit = self.live.limit();
         let mut done = Vec::new();
         let mut failed = vec![(0..len, first)];
         let mut open: Vec<Range<usize>> = Vec::new();

@@ -9,16 +9,16 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{self, TryRecvError},
+        mpsc::{self, RecvTimeoutError, TryRecvError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
     Role,
     blueprint::Blueprint,
-    companion::{Key, apply, key_of},
+    companion::{Key, key_of},
     running::Running,
 };
 use crate::{
@@ -31,9 +31,11 @@ use crate::{
 };
 
 /// Events that may be left to work off when it takes over: a millisecond or two.
-const BEHIND_MAX: u64 = 4_096;
+const BEHIND_MAX: u64 = 512;
 /// Bytes of input that may wait for it. The live version waits then.
 const WAITING_BYTES_MAX: u64 = 64 << 20;
+/// Names that it may coin meanwhile, those included that the live version has coined: as many symbols.
+const NAMES_MAX: usize = 1_000_000;
 /// Pause of a live version that waits.
 const WAIT: Duration = Duration::from_millis(1);
 
@@ -60,6 +62,9 @@ struct CatchingUp {
     progress: Arc<Progress>,
     /// What has changed of the live version's state since.
     changes: BTreeMap<Key, Entry>,
+    /// How long the live version waits for it.
+    patience: Duration,
+    is_given_up: bool,
 }
 
 #[derive(Default)]
@@ -71,7 +76,7 @@ struct Progress {
 
 struct CaughtUp {
     running: Running,
-    entries: Vec<Entry>,
+    entries: BTreeMap<Key, Entry>,
     /// The names that it coined, call by call.
     coined: Vec<Vec<String>>,
 }
@@ -97,12 +102,10 @@ pub(super) enum Step {
 /// A version that is where the live one is.
 pub(super) struct Ready {
     pub(super) running: Running,
-    /// The live version's state, as of the last commit.
-    pub(super) entries: BTreeMap<Key, Entry>,
     /// The live version's state as of the commit that it started from.
     pub(super) started_from: BTreeMap<Key, Entry>,
-    /// What has changed in between.
-    pub(super) touched: Vec<Key>,
+    /// What has changed of it until the last commit.
+    pub(super) changes: BTreeMap<Key, Entry>,
 }
 
 impl WarmUp {
@@ -137,13 +140,14 @@ impl WarmUp {
     pub(super) fn step(&mut self, stage: &str, watermark: i64, store: &dyn StateStore, names: &mut Names) -> Step {
         match &mut self.phase {
             Phase::Starting(started) => {
-                let running = match started.try_recv() {
+                let mut running = match started.try_recv() {
                     Err(TryRecvError::Empty) => return Step::Wait,
                     Err(TryRecvError::Disconnected) => return Step::Failed(panicked()),
                     Ok(Err(fault)) => return Step::Failed(fault),
                     Ok(Ok(running)) => running,
                 };
                 if running.blueprint.role() == Role::Fetcher {
+                    running.put_on_trial();
                     return Step::Ready(Box::new(Ready::without_state(running)));
                 }
                 let snapshot = match store.snapshot(stage) {
@@ -171,14 +175,19 @@ impl CatchingUp {
         let (answer, done) = mpsc::channel();
         let progress = Arc::new(Progress::default());
         let (takes, noted) = (running.takes, Arc::clone(&progress));
+        let patience = running.blueprint.call_time_max();
         thread::spawn(move || {
             let _ = answer.send(catch_up(running, snapshot, watermark, &given, &noted));
         });
         let (told, changes) = (Told::default(), BTreeMap::new());
-        Self { feed, done, told, takes, given_events: 0, given_bytes: 0, progress, changes }
+        let is_given_up = false;
+        Self { feed, done, told, takes, given_events: 0, given_bytes: 0, progress, changes, patience, is_given_up }
     }
 
     fn feed(&mut self, batch: Batch, names: &Names) {
+        if self.is_given_up {
+            return;
+        }
         let (events, _) = batch::select(batch, self.takes);
         if events.groups.is_empty() && events.marks.is_empty() {
             return;
@@ -189,7 +198,13 @@ impl CatchingUp {
         // When it has failed, the next step finds out.
         let _ = self.feed.send(input);
         let waiting = || self.given_bytes.saturating_sub(self.progress.bytes.load(Ordering::Acquire));
+        let began = Instant::now();
         while waiting() > WAITING_BYTES_MAX {
+            if began.elapsed() > self.patience {
+                // It is too slow for this input; the next step says so.
+                self.is_given_up = true;
+                return;
+            }
             thread::sleep(WAIT);
         }
     }
@@ -197,30 +212,33 @@ impl CatchingUp {
     /// Whether it has failed, or what is left to work off is little.
     fn is_near(&self) -> bool {
         let behind = self.given_events.saturating_sub(self.progress.events.load(Ordering::Acquire));
-        self.progress.is_restored.load(Ordering::Acquire) && behind <= BEHIND_MAX
+        self.is_given_up || (self.progress.is_restored.load(Ordering::Acquire) && behind <= BEHIND_MAX)
     }
 
     fn finish(self, names: &mut Names) -> Step {
-        let Self { feed, done, mut told, changes, .. } = self;
+        let Self { feed, done, told, changes, patience, is_given_up, .. } = self;
         drop(feed);
-        let CaughtUp { mut running, entries, coined } = match done.recv() {
-            Err(_) => return Step::Failed(panicked()),
+        if is_given_up {
+            return Step::Failed(too_slow(patience));
+        }
+        let CaughtUp { mut running, entries: started_from, coined } = match done.recv_timeout(patience) {
+            Err(RecvTimeoutError::Timeout) => return Step::Failed(too_slow(patience)),
+            Err(RecvTimeoutError::Disconnected) => return Step::Failed(panicked()),
             Ok(Err(Failed::Stage(fault))) => return Step::Failed(fault),
             Ok(Err(Failed::Store(error))) => return Step::TryAgain(error),
             Ok(Ok(caught_up)) => caught_up,
         };
-        coined.iter().for_each(|coined| told.coin(coined, names));
         running.told = told;
-        let started_from: BTreeMap<Key, Entry> = entries.into_iter().map(|entry| (key_of(&entry), entry)).collect();
-        let (mut entries, touched) = (started_from.clone(), changes.keys().cloned().collect());
-        apply(&mut entries, changes);
-        Step::Ready(Box::new(Ready { running, entries, started_from, touched }))
+        match coined.iter().try_for_each(|coined| running.coin(coined, names)) {
+            Ok(()) => Step::Ready(Box::new(Ready { running, started_from, changes })),
+            Err(fault) => Step::Failed(fault),
+        }
     }
 }
 
 impl Ready {
     fn without_state(running: Running) -> Self {
-        Self { running, entries: BTreeMap::new(), started_from: BTreeMap::new(), touched: Vec::new() }
+        Self { running, started_from: BTreeMap::new(), changes: BTreeMap::new() }
     }
 }
 
@@ -253,6 +271,10 @@ fn catch_up(
     let mut guard = FailUnlessDone(Some(progress));
     let entries = snapshot().map_err(Failed::Store)?;
     running.instance.restore(&entries, watermark).map_err(Failed::Stage)?;
+    // Here, since to sort a large state takes longer than the live version may stand still.
+    let entries = entries.into_iter().map(|entry| (key_of(&entry), entry)).collect();
+    running.put_on_trial();
+    let mut names_left = NAMES_MAX;
     progress.is_restored.store(true, Ordering::Release);
     let is_writer = running.blueprint.role() == Role::Writer;
     let mut coined = Vec::new();
@@ -261,13 +283,23 @@ fn catch_up(
         if is_writer {
             running.instance.write(&input).map_err(Failed::Stage)?;
         } else {
-            coined.push(running.instance.process(&input).map_err(Failed::Stage)?.names);
+            let names = running.instance.process(&input).map_err(Failed::Stage)?.names;
+            let too_many = || Failed::Stage(Fault::Breach(format!("it coins more than {NAMES_MAX} names")));
+            names_left = names_left.checked_sub(names.len()).ok_or_else(too_many)?;
+            coined.push(names);
         }
         progress.events.fetch_add(events, Ordering::AcqRel);
         progress.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
     guard.0 = None;
     Ok(CaughtUp { running, entries, coined })
+}
+
+fn too_slow(patience: Duration) -> Fault {
+    Fault::Breach(format!(
+        "it does not keep up with the live version, which waited for it for {}",
+        humantime::format_duration(patience)
+    ))
 }
 
 fn panicked() -> Fault {

@@ -93,7 +93,8 @@ pub struct Took {
     pub rows: u64,
 }
 
-struct Silent;
+/// Looks at no commit.
+pub struct Silent;
 
 impl Observer for Silent {
     fn committed(&mut self, _: &Committed, _: Vec<Tapped>) {}

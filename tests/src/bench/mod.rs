@@ -5,6 +5,7 @@ pub mod chained;
 pub mod invoke;
 pub mod layouts;
 pub mod plain;
+pub mod swap;
 
 use nix::sys::resource::{UsageWho, getrusage};
 

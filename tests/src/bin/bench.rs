@@ -18,7 +18,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 use tapeline::pipeline::spec::Pipeline;
 use tapeline_tests::{
-    bench::{chain, chained, cpu_seconds, invoke, invoke::Answers, layouts, plain},
+    bench::{chain, chained, cpu_seconds, invoke, invoke::Answers, layouts, plain, swap},
     cluster::NatsServer,
     program::{self, SpawnQuietly},
 };
@@ -33,6 +33,9 @@ struct Arguments {
     /// How often each way is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Only swaps of a stage; nothing is kept.
+    #[arg(long)]
+    swaps: bool,
     /// Only chains by NATS; nothing is kept.
     #[arg(long)]
     chained: bool,
@@ -85,10 +88,24 @@ fn main() -> Result<()> {
     }
 }
 
+fn print_pauses(folder: &Path) -> Result<()> {
+    let swap::Pauses { entries, pause_ms, swapping_ms, quiet_ms } = swap::pauses(folder)?;
+    let [half, most, longest] = pause_ms;
+    println!("swap with {entries} entries of state: pause p50 {half:.2} ms, p99 {most:.2} ms, longest {longest:.2} ms");
+    println!(
+        "  500 trades and their commit: p99 {:.1} ms, longest {:.1} ms while swapping; {:.1} and {:.1} while not",
+        swapping_ms[0], swapping_ms[1], quiet_ms[0], quiet_ms[1]
+    );
+    Ok(())
+}
+
 const WAYS: [&str; 6] = ["native", "plain", "wasm", "run-bars", "run-rows", "run-all"];
 
 fn compare(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir()?;
+    if arguments.swaps {
+        return print_pauses(folder.path());
+    }
     let market = folder.path().join("market.txt");
     chain::write_market(&market, arguments.events)?;
     if arguments.chained {
@@ -107,6 +124,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
         }
         None => println!("wasmtime serve: not compared; `cargo install wasmtime-cli` puts it on the path"),
     }
+    print_pauses(folder.path())?;
     let chained = of_chain(folder.path(), &market, arguments)?;
     let layouts = layouts::measure()?;
     for (layout, ns) in &layouts {

@@ -55,6 +55,91 @@ fn a_version_that_refuses_too_much_is_taken_back() -> Result<()> {
 }
 
 #[test]
+fn a_version_that_cannot_say_its_state_is_taken_back() -> Result<()> {
+    let job = Job::new(ODD, 9_000)?;
+    let host = job.start("secretive")?;
+    let lines = job.lines();
+    let (first, rest) = lines.split_at(lines.len() / 3);
+    send_all(&host, first)?;
+    let settings = r#"{"fault": "reject", "every": 1000000000000, "remainder": 0, "at_checkpoint": true}"#;
+    let version = push_odd(&host, "", settings)?;
+    for chunk in rest.chunks(200) {
+        host.send(super::job::NAME, chunk)?;
+    }
+    let status = host.wait_for("odd", "it is taken back", |status| last_rollback(status).is_some())?;
+    let taken_back = last_rollback(&status).context("it is in the log")?;
+    ensure!(taken_back["version"] == version, "{taken_back}");
+    ensure!(taken_back["why"].as_str().is_some_and(|why| why.contains("is a secret")), "{taken_back}");
+    host.wait_until_done()?;
+    job.finish(host)
+}
+
+#[test]
+fn a_writer_whose_rows_fit_no_table_is_taken_back() -> Result<()> {
+    let job = Job::new(ODD, 9_000)?;
+    let host = job.start("misfit")?;
+    let lines = job.lines();
+    let (first, rest) = lines.split_at(lines.len() / 3);
+    send_all(&host, first)?;
+    let (status, answer) = host.push("write", "", &component("test/misfit")?)?;
+    ensure!(status == 201, "{status} {answer}");
+    for chunk in rest.chunks(200) {
+        host.send(super::job::NAME, chunk)?;
+    }
+    let status = host.wait_for("write", "it is taken back", |status| last_rollback(status).is_some())?;
+    let taken_back = last_rollback(&status).context("it is in the log")?;
+    ensure!(taken_back["why"].as_str().is_some_and(|why| why.contains("trades")), "{taken_back}");
+    host.wait_until_done()?;
+    job.finish(host)
+}
+
+#[test]
+fn what_is_pushed_during_a_probation_falls_back_to_the_one_that_is_proven() -> Result<()> {
+    let job = Job::new(ODD, TRADES)?;
+    let host = job.start("thrice")?;
+    let lines = job.lines();
+    let (first, rest) = lines.split_at(lines.len() / 3);
+    let (second, third) = rest.split_at(500);
+    send_all(&host, first)?;
+    let unproven = host.push_version("odd", "", &component("test/migrating")?)?;
+    host.wait_until_live("odd", unproven)?;
+    send_all(&host, second)?;
+    // It fails, and the one before it has never proven itself: its state could not be read by the first.
+    let also = tapeline_tests::live::variant(&component("test/migrating")?, "traps-at-the-host");
+    let also = host.push_version("odd", "", &also)?;
+    host.wait_until_live("odd", also)?;
+    let (status, answer) = host.post("/stages/odd/rollback")?;
+    ensure!(status == 200 && answer["version"] == 1, "{status} {answer}");
+    host.wait_until_live("odd", 1)?;
+    send_all(&host, third)?;
+    job.finish(host)
+}
+
+#[test]
+fn a_swap_is_not_forgotten_when_another_stage_fails_meanwhile() -> Result<()> {
+    let bad = r#"
+[[stages]]
+name = "bad"
+component = "COMPONENTS/test/faulty.wasm"
+[stages.settings]
+fault = "trap"
+every = 40
+remainder = 3
+[[stages]]
+name = "write""#;
+    let job = Job::new(&ODD.replace("\n[[stages]]\nname = \"write\"", bad), 6_000)?;
+    let host = job.start("disturbed")?;
+    let bytes = component("test/faulty")?;
+    for (at, chunk) in job.lines().chunks(300).enumerate() {
+        let version = host.push_version("odd", "", &tapeline_tests::live::variant(&bytes, &format!("v{at}")))?;
+        host.send(super::job::NAME, chunk)?;
+        host.wait_until_live("odd", version)?;
+    }
+    host.wait_until_done()?;
+    job.finish_but_for_dead_letters(host)
+}
+
+#[test]
 fn state_goes_with_a_version_and_does_not_come_back_from_a_newer_one() -> Result<()> {
     let job = Job::new(ODD, TRADES)?;
     let host = job.start("migrating")?;

@@ -15,7 +15,7 @@ use tokio::{io::AsyncReadExt as _, task::JoinHandle};
 
 use super::{ANSWER_TIME_MAX, Broker, unavailable};
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Context as _, Error, Kind, Result},
     registry::{Deployment, Registry, Revised},
     runtime::{COMPONENT_BYTES_MAX, digest},
 };
@@ -96,6 +96,17 @@ impl Drop for NatsRegistry {
     }
 }
 
+/// Whether a document is not larger than the broker takes.
+fn check_size(document: &[u8]) -> Result<()> {
+    let (found, most) = (document.len(), DOCUMENT_BYTES_MAX);
+    if found <= most as usize {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "keep a document of {found} bytes, {most} at most; `tapeline stage prune` makes it smaller"
+    )))
+}
+
 /// The key of a document. Neither stages nor hosts have a dot in their name.
 fn deployment_key(stage: &str) -> String {
     format!("deployment.{stage}")
@@ -119,6 +130,7 @@ impl Registry for NatsRegistry {
     fn put_deployment(&self, stage: &str, revision: u64, deployment: &Deployment) -> Result<u64> {
         let place = || format!("change the deployment of stage {stage}");
         let document = serde_json::to_vec(deployment).map_err(|error| Error::caused(Kind::Internal, place(), error))?;
+        check_size(&document).doing(place)?;
         let put = self.documents.update(deployment_key(stage), document.into(), revision);
         let put = self.broker.wait(async { tokio::time::timeout(ANSWER_TIME_MAX, put).await });
         match put.map_err(|late| unavailable(place(), late))? {
@@ -132,7 +144,10 @@ impl Registry for NatsRegistry {
 
     fn put_component(&self, digest: &str, bytes: &[u8]) -> Result<()> {
         let place = || format!("keep component {digest}");
-        if self.component(digest).is_ok() {
+        // A get would make a consumer.
+        let known =
+            self.broker.wait(async { tokio::time::timeout(ANSWER_TIME_MAX, self.components.info(digest)).await });
+        if matches!(known, Ok(Ok(info)) if !info.deleted && info.size == bytes.len()) {
             return Ok(());
         }
         let mut bytes = bytes;
@@ -177,6 +192,7 @@ impl Registry for NatsRegistry {
         let key = format!("report.{stage}.{}", worker_key(worker));
         let document =
             serde_json::to_vec(&(worker, report)).map_err(|error| Error::caused(Kind::Internal, place(), error))?;
+        check_size(&document).doing(place)?;
         self.ask(place, ANSWER_TIME_MAX, self.documents.put(key, document.into())).map(drop)
     }
 
@@ -185,12 +201,13 @@ impl Registry for NatsRegistry {
         let prefix = format!("report.{stage}.");
         let read = async {
             let mut reports = Vec::new();
-            let mut keys = self.documents.keys().await?;
-            while let Some(key) = keys.next().await {
-                let key = key?;
-                if key.starts_with(&prefix)
-                    && let Some(document) = self.documents.get(&key).await?
-                {
+            // Asked of the stream: to list keys the client would make a consumer each time, of which there is a limit.
+            let subjects = format!("{}{prefix}>", self.documents.prefix);
+            let mut subjects = self.documents.stream.info_with_subjects(subjects).await?;
+            while let Some(subject) = subjects.next().await {
+                let subject = subject?.0;
+                let key = subject.strip_prefix(&self.documents.prefix).unwrap_or_default();
+                if let Some(document) = self.documents.get(key).await? {
                     reports.push(serde_json::from_slice::<(String, String)>(&document)?);
                 }
             }

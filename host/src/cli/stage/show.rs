@@ -114,7 +114,7 @@ pub(super) fn stage(status: &StageStatus) -> Result<Exit> {
         }
     }
     for (worker, report) in &status.workers {
-        writeln!(out, "worker {worker}: version {} since {}", report.live, time(report.since))?;
+        writeln!(out, "worker {worker} on {}: version {} since {}", report.host, report.live, time(report.since))?;
     }
     writeln!(out, "log:")?;
     let skipped = deployment.log.len().saturating_sub(LOG_SHOWN);

@@ -23,7 +23,7 @@ use self::{
     merged::Merged,
     relay::{Signal, Telling, relay},
 };
-use super::{Observer, Rollout, Worker, boxed, commit_settings, spec::Pipeline, watermark_settings, worker::Step};
+use super::{Observer, Rollout, Worker, commit_settings, spec::Pipeline, watermark_settings, worker::Step};
 use crate::{
     batch,
     bus::nats::{Broker, Hop, Inbox, Members, NatsState, Outputs, Received, StreamSettings},
@@ -220,11 +220,10 @@ impl Chain {
         store: S,
         observer: Box<dyn Observer>,
     ) -> Result<Worker<S>> {
-        // Those of this moment: what was decided while another host worked on this counts.
-        let blueprints = boxed(self.rollout.blueprints().get(own.clone()).unwrap_or_default().to_vec());
         let watermark = watermark_settings(&self.pipeline);
-        let segment = Segment::part(blueprints, own.start, watermark, Box::new(NoTap), &store)?.on_partition(partition);
-        let segment = segment.with_plans(Arc::new(self.rollout.clone()));
+        // What is live at this moment: what was decided while another host worked on this counts.
+        let make = |stages| Segment::part(stages, own.start, watermark, Box::new(NoTap), &store);
+        let segment = self.rollout.segment(own.clone(), make)?.on_partition(partition);
         Worker::new(segment, store, commit_settings(&self.pipeline), observer)
     }
 
@@ -285,6 +284,7 @@ impl Chain {
                 (true, _) => LINGER,
                 // What comes during a commit goes together into the next one: batches grow with the load by themselves.
                 (false, true) => Duration::ZERO,
+                (false, false) if worker.is_changing() => LINGER,
                 (false, false) => IDLE_LOOK,
             };
             let received = inbox.next(patience)?;

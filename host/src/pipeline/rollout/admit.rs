@@ -10,6 +10,11 @@ use crate::{
     segment::Blueprint as _,
 };
 
+/// Interfaces of a component that are noted.
+const IMPORTS_MAX: usize = 100;
+/// Letters of what a component says of itself that are kept.
+const NAME_CHARS_MAX: usize = 100;
+
 /// What a component was found to be.
 pub(super) struct Admitted {
     /// Without a number yet.
@@ -48,19 +53,20 @@ impl Rollout {
             name: String::new(),
             semver: String::new(),
             state_version: 0,
-            imports: component.imports.to_vec(),
+            imports: component.imports.iter().take(IMPORTS_MAX).map(|import| short(import.clone())).collect(),
             settings: push.settings.clone(),
             memory_mib: push.memory_mib,
             batch_ms: push.batch_ms,
             by: push.by.clone(),
             why: push.why.clone(),
             at: now_ns(),
+            signature: push.signature.clone(),
             signed_by,
         };
         let candidate = self.stage_of(index, component, &version);
         let description = describe(&candidate)?;
-        version.name = description.name;
-        version.semver = description.version;
+        version.name = short(description.name);
+        version.semver = short(description.version);
         version.state_version = description.state_version;
         self.try_on_state(&candidate)?;
         let wants = wants(&live, &candidate);
@@ -90,6 +96,10 @@ impl Rollout {
         }
         Ok(())
     }
+}
+
+fn short(text: String) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(NAME_CHARS_MAX).collect()
 }
 
 fn describe(candidate: &WasmStage) -> Result<Description> {

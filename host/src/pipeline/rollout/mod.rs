@@ -30,7 +30,7 @@ use crate::{
     contract::Entry,
     error::{Error, Kind, Result},
     metrics::Metrics,
-    registry::{Change, Deployment, Refusal, Registry, Version, What},
+    registry::{Change, Deployment, Origin, Refusal, Registry, Version, What},
     runtime::{Engine, Limits},
     segment::{Blueprint, Comparison, News, Plan, Plans, Shadow},
 };
@@ -79,6 +79,8 @@ struct Inner {
     news: mpsc::Sender<(String, Option<u32>, News)>,
     /// One upload is looked at at a time.
     admitting: Mutex<()>,
+    /// Versions are made ready one after the other.
+    making: Mutex<()>,
 }
 
 /// What this host knows of a stage.
@@ -94,12 +96,16 @@ struct Known {
 /// What a worker has to say about a stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerReport {
+    /// The host that it runs on.
+    pub host: String,
     /// When it has begun, ns since the epoch.
     pub begun: i64,
     /// The version that it runs.
     pub live: u64,
     /// Since when, ns since the epoch.
     pub since: i64,
+    /// The version that has proven itself in it last.
+    pub proven: u64,
     /// The candidate that it compares, and since when it is one.
     pub candidate: Option<(u64, i64)>,
     /// How that compares.
@@ -113,7 +119,7 @@ pub struct StageStatus {
     pub stage: String,
     /// What was decided.
     pub deployment: Deployment,
-    /// What the worker of each partition has reported last, by host and partition.
+    /// What the worker of each partition has reported last; `all` is that of a stage that is not divided.
     pub workers: BTreeMap<String, WorkerReport>,
     /// How the candidate compares, over all workers.
     pub comparison: Option<Comparison>,
@@ -139,6 +145,7 @@ impl Rollout {
             generation: AtomicU64::new(1),
             news,
             admitting: Mutex::default(),
+            making: Mutex::default(),
         }));
         for index in 0..rollout.0.pipeline.stages.len() {
             rollout.begin(index)?;
@@ -173,11 +180,10 @@ impl Rollout {
     /// `NotFound` for a stage that is not there; `Unavailable` when the registry cannot be reached.
     pub fn status(&self, stage: &str) -> Result<StageStatus> {
         self.check_stage(stage)?;
-        self.refresh(stage)?;
         let deployment = self.known().get(stage).map(|known| known.deployment.clone()).unwrap_or_default();
-        let all = self.workers(stage)?;
-        let comparison = deployment.shadow.map(|(version, _)| merge(&deployment, version, &all));
-        Ok(StageStatus { stage: stage.to_owned(), deployment, workers: latest(all), comparison })
+        let workers = self.workers(stage)?;
+        let comparison = deployment.shadow.map(|(version, _)| merge(&deployment, version, &workers));
+        Ok(StageStatus { stage: stage.to_owned(), deployment, workers, comparison })
     }
 
     /// The names of the stages, in the order of the data.
@@ -206,17 +212,19 @@ impl Rollout {
         }
         if let Some(known) = self.known().get(stage) {
             for (partition, report) in &known.reports {
-                workers.insert(self.worker(*partition), report.clone());
+                let worker = Self::worker(*partition);
+                // Another host may have begun to work on it since.
+                if workers.get(&worker).is_none_or(|stored: &WorkerReport| stored.begun <= report.begun) {
+                    workers.insert(worker, report.clone());
+                }
             }
         }
         Ok(workers)
     }
 
-    fn worker(&self, partition: Option<u32>) -> String {
-        match partition {
-            None => self.0.host.clone(),
-            Some(partition) => format!("{} {partition}", self.0.host),
-        }
+    /// What a worker is called in reports: by its partition, so that the one that takes it over takes its report's place.
+    fn worker(partition: Option<u32>) -> String {
+        partition.map_or_else(|| "all".to_owned(), |partition| partition.to_string())
     }
 
     /// Changes a deployment, as often as it takes until nobody else has changed it meanwhile.
@@ -243,6 +251,7 @@ impl Rollout {
 
     /// Takes over what was decided, and makes ready what is to run.
     fn refresh(&self, stage: &str) -> Result<()> {
+        let _one = self.0.making.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((revision, deployment)) = self.0.registry.deployment(stage)? else { return Ok(()) };
         let (before, shadow) = (deployment.before, deployment.shadow);
         let needed = [Some(deployment.live), before.map(|(number, _)| number), shadow.map(|(number, _)| number)];
@@ -278,6 +287,10 @@ impl Rollout {
             Some(component) => component.clone(),
             None => {
                 let bytes = self.0.registry.component(&version.digest)?;
+                if version.origin == Origin::Upload {
+                    // Also when another host has let it in, or it came before there were keys.
+                    signature::check(&self.0.pipeline.swap.trusted_keys, &bytes, version.signature.as_deref())?;
+                }
                 self.0.engine.prepare_foreign(&bytes, &self.0.pipeline.swap.compile)?
             }
         };
@@ -315,19 +328,6 @@ impl Plans for Rollout {
         // It ends with this.
         let _ = self.0.news.send((stage.to_owned(), partition, news));
     }
-}
-
-/// Of each partition, the worker that has begun last: those before it are gone.
-fn latest(all: BTreeMap<String, WorkerReport>) -> BTreeMap<String, WorkerReport> {
-    let mut of_partition: BTreeMap<Option<String>, (String, WorkerReport)> = BTreeMap::new();
-    for (worker, report) in all {
-        let partition = worker.split_once(' ').map(|(_, partition)| partition.to_owned());
-        let known = of_partition.get(&partition);
-        if known.is_none_or(|(_, known)| known.begun < report.begun) {
-            of_partition.insert(partition, (worker, report));
-        }
-    }
-    of_partition.into_values().collect()
 }
 
 /// How a candidate compares, over all workers that have compared it since it is one.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Rollout, now_ns};
 use crate::{
     error::Result,
-    registry::{Change, ProbationRule, Version, Way},
+    registry::{Change, Deployment, Origin, ProbationRule, Refusal, Version, Way},
 };
 
 /// An upload, but for its bytes.
@@ -90,6 +90,7 @@ impl Rollout {
         self.check_stage(stage)?;
         let (found, standing) = self.change(stage, |deployment| {
             let found = deployment.find(version)?.clone();
+            self.check_trust(&found)?;
             let way = deployment.approve(found.number, change)?;
             let standing = self.bring_in(deployment, found.number, way, change)?;
             Ok((found, standing))
@@ -105,6 +106,7 @@ impl Rollout {
         self.check_stage(stage)?;
         let found = self.change(stage, |deployment| {
             let number = deployment.promote(change)?;
+            self.check_trust(deployment.find(&number.to_string())?)?;
             deployment.find(&number.to_string()).cloned()
         })?;
         Ok(pushed(stage, &found, Standing::Live))
@@ -138,6 +140,10 @@ impl Rollout {
             self.try_on_state(&candidate)?;
         }
         let found = self.change(stage, |deployment| {
+            self.check_trust(deployment.find(&to.to_string())?)?;
+            if deployment.pending.iter().any(|pending| pending.version == to) {
+                return Err(Refusal::NotNow(format!("version {to} waits for approval")));
+            }
             let live = deployment.live;
             deployment.roll_back(live, to, change);
             deployment.find(&to.to_string()).cloned()
@@ -179,11 +185,11 @@ impl Rollout {
 
     fn bring_in(
         &self,
-        deployment: &mut crate::registry::Deployment,
+        deployment: &mut Deployment,
         number: u64,
         way: Way,
         change: &Change,
-    ) -> Result<Standing, crate::registry::Refusal> {
+    ) -> Result<Standing, Refusal> {
         match way {
             Way::Swap => {
                 deployment.go_live(number, self.probation(), change);
@@ -194,6 +200,19 @@ impl Rollout {
                 Ok(Standing::Shadow)
             }
         }
+    }
+
+    /// Whether a version that is kept would be let in today: keys may have been named since.
+    fn check_trust(&self, version: &Version) -> Result<(), Refusal> {
+        let trusted = &self.0.pipeline.swap.trusted_keys;
+        let is_trusted = version.signed_by.as_ref().is_some_and(|key| trusted.contains(key));
+        if trusted.is_empty() || is_trusted || version.origin == Origin::File {
+            return Ok(());
+        }
+        let number = version.number;
+        Err(Refusal::NotNow(format!(
+            "no key of swap.trusted_keys has signed version {number}; push it with a signature"
+        )))
     }
 
     fn probation(&self) -> Option<ProbationRule> {

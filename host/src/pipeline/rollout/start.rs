@@ -1,11 +1,14 @@
 //! What a host begins with.
 
+use std::{ops::Range, sync::Arc};
+
 use super::{Rollout, WasmStage, by_rule};
 use crate::{
     error::{Context as _, Result},
+    pipeline::boxed,
     registry::{Deployment, Origin, Version},
     runtime::COMPONENT_BYTES_MAX,
-    segment::Blueprint as _,
+    segment::{Blueprint, Segment},
 };
 
 /// Why a version is there that nobody has uploaded.
@@ -68,6 +71,7 @@ impl Rollout {
             by: super::BY_RULE.to_owned(),
             why: NAMED.to_owned(),
             at: super::now_ns(),
+            signature: None,
             signed_by: None,
         }
     }
@@ -87,13 +91,28 @@ impl Rollout {
         known.made.get(&number).map(|stage| WasmStage::clone(stage))
     }
 
-    /// A worker has begun with the live version although that was to prove itself: nothing can stand in for it.
-    pub(super) fn is_begun_alone(&self, stage: &str) -> bool {
-        let starting = self.starting(stage);
-        let known = self.known();
-        let deployment = known.get(stage).map(|known| &known.deployment);
-        deployment.is_some_and(|deployment| {
-            deployment.before.is_some() && starting.is_some_and(|starting| starting.version() == deployment.live)
-        })
+    /// Makes a segment of some stages, which follows this rollout: with what each is to begin with or, where that does not
+    /// take the state that there is, with what is live.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn segment(
+        &self,
+        stages: Range<usize>,
+        make: impl Fn(Vec<Box<dyn Blueprint>>) -> Result<Segment>,
+    ) -> Result<Segment> {
+        let part = |all: Vec<WasmStage>| boxed(all.get(stages.clone()).unwrap_or_default().to_vec());
+        let (starting, live) = (self.blueprints(), self.live());
+        let versions = |all: &[WasmStage]| all.iter().map(Blueprint::version).collect::<Vec<_>>();
+        let is_same = versions(&starting) == versions(&live);
+        let made = match make(part(starting)) {
+            Err(error) if !is_same => {
+                let error = crate::pipeline::job::error_text(&error);
+                tracing::warn!(error, "the version before cannot go on from what the live one has written");
+                make(part(live))
+            }
+            made => made,
+        };
+        Ok(made?.with_plans(Arc::new(self.clone())))
     }
 }

@@ -39,6 +39,8 @@ const UPLOADS_MAX: usize = 2;
 const UPLOAD_TIME_MAX: Duration = Duration::from_secs(120);
 /// Letters of a name or a reason.
 const TEXT_CHARS_MAX: usize = 1_000;
+/// Bytes of settings: they are kept with each version.
+const SETTINGS_BYTES_MAX: usize = 2 << 10;
 /// Header: who it is, for the log.
 const USER: &str = "tapeline-user";
 /// Header: a signature of minisign over the component, percent-encoded.
@@ -155,12 +157,19 @@ impl PushQuestion {
         if !is_shadow && (self.promote_after.is_some() || self.differences_max.is_some()) {
             return Err(wrong("promote_after and differences_max: only with mode=shadow".to_owned()));
         }
+        // What goes live by rule is the same, unless somebody says how much it may differ.
+        let usual = if self.promote_after.is_some() { 0 } else { u64::MAX };
         let rule =
-            ShadowRule { promote_after: self.promote_after, differences_max: self.differences_max.unwrap_or(u64::MAX) };
+            ShadowRule { promote_after: self.promote_after, differences_max: self.differences_max.unwrap_or(usual) };
         if let Some(settings) = &self.settings
             && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(settings).is_err()
         {
             return Err(wrong(format!("settings: {settings:?} instead of a JSON object")));
+        }
+        if self.settings.as_ref().is_some_and(|settings| settings.len() > SETTINGS_BYTES_MAX) {
+            return Err(wrong(format!(
+                "settings: at most {SETTINGS_BYTES_MAX} bytes; larger ones belong into the pipeline file"
+            )));
         }
         if let Some(mib) = self.memory_mib.filter(|mib| !(1..=4096).contains(mib)) {
             return Err(wrong(format!("memory_mib: {mib} instead of 1 to 4096")));
@@ -328,6 +337,7 @@ pub(super) struct StageLine {
 
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<StageLine>>, Problem> {
     let rollout = api.rollout()?.clone();
+    let _turn = api.reader.turn().await?;
     let lines = move || {
         let status = rollout.stages().into_iter().map(|stage| rollout.status(&stage));
         Ok(status.collect::<Result<Vec<_>>>()?.into_iter().filter_map(line).collect())
@@ -354,6 +364,7 @@ fn line(StageStatus { stage, deployment, .. }: StageStatus) -> Option<StageLine>
 
 pub(super) async fn show(State(api): State<Arc<Api>>, Path(stage): Path<String>) -> Result<Json<StageStatus>, Problem> {
     let rollout = api.rollout()?.clone();
+    let _turn = api.reader.turn().await?;
     blocking(move || rollout.status(&stage)).await.map(Json)
 }
 

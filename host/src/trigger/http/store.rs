@@ -9,7 +9,11 @@ use std::{
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::spawn_blocking,
+    time::timeout,
+};
 
 use super::{
     Api,
@@ -41,14 +45,19 @@ impl Reader {
         Self { folder: folder.into(), turns: Semaphore::new(READERS_MAX) }
     }
 
+    /// Waits for one's turn to ask.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        let busy = || Problem::new(What::Busy, "too many other questions are being answered");
+        timeout(WAIT_MAX, self.turns.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())
+    }
+
     /// Asks the store; `missing` is the problem when it does not have what was asked for.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         missing: What,
         question: impl FnOnce(&SqliteStore) -> Result<T> + Send + 'static,
     ) -> Result<T, Problem> {
-        let busy = || Problem::new(What::Busy, "too many other questions are being answered");
-        let turn = timeout(WAIT_MAX, self.turns.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let turn = self.turn().await?;
         let folder = Arc::clone(&self.folder);
         let answer = spawn_blocking(move || question(&SqliteStore::open_reader(&folder)?)).await;
         drop(turn);

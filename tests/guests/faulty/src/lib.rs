@@ -5,7 +5,9 @@
 
 #![allow(clippy::panic, reason = "it is what this stage is for")]
 
-use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+
+use serde::{Deserialize, Serialize, Serializer};
 use tapeline_sdk::{Event, Events, Fate, IdRef, Kind, Kinds, Saved, SettingError, Stage};
 
 /// Fails on every trade whose id leaves `remainder` when divided by `every`.
@@ -21,6 +23,9 @@ pub struct Settings {
     /// Fails already when it is given its settings.
     #[serde(default)]
     at_start: bool,
+    /// Panics when it is to say what has changed in its state.
+    #[serde(default)]
+    at_checkpoint: bool,
 }
 
 /// What happens.
@@ -51,7 +56,16 @@ impl Fault {
 
 /// Trades of a symbol that did not fail.
 #[derive(Default, Serialize, Deserialize)]
-pub struct Count(u64);
+pub struct Count(#[serde(serialize_with = "count")] u64);
+
+thread_local! {
+    static PANICS_AT_CHECKPOINT: Cell<bool> = const { Cell::new(false) };
+}
+
+fn count<S: Serializer>(count: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    assert!(!PANICS_AT_CHECKPOINT.get(), "a count of {count} is a secret");
+    serializer.serialize_u64(*count)
+}
 
 impl Saved for Count {}
 
@@ -66,6 +80,7 @@ impl Stage for Faulty {
         if settings.every == 0 {
             return Err(SettingError::new("every", "above 0"));
         }
+        PANICS_AT_CHECKPOINT.set(settings.at_checkpoint);
         if settings.at_start {
             settings.fault.happen(0);
         }
