@@ -227,7 +227,7 @@ fn other_settings_and_other_components_give_another_digest() -> Result {
     let other = place.replay(&["--stage", &given])?;
     check(other["digest"] != usual["digest"], "the component does not show")?;
     let stage = |replayed: &Value, at: usize, what: &str| replayed["stages"][at][what].clone();
-    check(stage(&other, 2, "taken") == "given" && stage(&usual, 2, "taken") == "pipeline-file", format!("{other}"))?;
+    check(stage(&other, 2, "taken") == "given" && stage(&usual, 2, "taken") == "kept", format!("{other}"))?;
     check(stage(&other, 2, "component") == stage(&usual, 1, "component"), "another digest for the same component")?;
     check(place.stored()? == usual["digest"], "what is stored has changed")
 }
@@ -235,26 +235,27 @@ fn other_settings_and_other_components_give_another_digest() -> Result {
 fn kept_components_are_found_by_their_digest() -> Result {
     let place = Place::with_run(&[])?;
     let usual = place.replay(&[])?;
-    let keep = |stage: &str, digest: &str| -> Result {
-        let bytes = fs::read(program::components().join(format!("{stage}.wasm")))?;
-        let store = rusqlite::Connection::open(place.path("data/tapeline.sqlite"))?;
-        store.execute("INSERT INTO tapeline_components VALUES (?1, ?2)", rusqlite::params![digest, bytes])?;
-        Ok(())
-    };
-    let digest = |at: usize| usual["stages"][at]["component"].as_str().unwrap_or_default().to_owned();
-    let beginning = format!("enrich=sha256:{}", &digest(1)[..10]);
-    let arguments = [OsStr::new("replay"), place.pipeline.as_ref(), OsStr::new("--stage"), OsStr::new(&beginning)];
-    let missing = place.run(&arguments)?;
-    check(missing.status.code() == Some(EXIT_WRONG) && errors(&missing).contains(&digest(1)[..10]), errors(&missing))?;
-    keep("dedup", &digest(1))?;
+    // A run keeps what it ran.
+    check(usual["stages"][1]["taken"] == "kept", format!("{usual}"))?;
+    let digest = usual["stages"][1]["component"].as_str().unwrap_or_default().to_owned();
+    let beginning = format!("enrich=sha256:{}", &digest[..10]);
     let by_digest = place.replay(&["--stage", &beginning])?;
     let by_file =
         place.replay(&["--stage", &format!("enrich={}", program::components().join("dedup.wasm").display())])?;
     check(by_digest == by_file, format!("{by_digest} instead of {by_file}"))?;
-    // What ran last as dedup is kept now: it runs wherever the pipeline file's component is.
-    check(by_digest["stages"][1]["taken"] == "kept", format!("{by_digest}"))?;
+    // It runs wherever the pipeline file's component is.
     let moved = place.edited("moved.toml", &[("name = \"dedup\"\n", "name = \"dedup\"\ncomponent = \"enrich\"\n")])?;
-    check(place.replay_of(&moved, &[])?["digest"] == usual["digest"], "the kept component did not run")
+    check(place.replay_of(&moved, &[])?["digest"] == usual["digest"], "the kept component did not run")?;
+    // Once it is pruned, the pipeline file's does, and by its digest it is not found.
+    let store = rusqlite::Connection::open(place.path("data/tapeline.sqlite"))?;
+    store.execute("DELETE FROM tapeline_components WHERE digest = ?1", [&digest])?;
+    drop(store);
+    let arguments = [OsStr::new("replay"), place.pipeline.as_ref(), OsStr::new("--stage"), OsStr::new(&beginning)];
+    let missing = place.run(&arguments)?;
+    check(missing.status.code() == Some(EXIT_WRONG) && errors(&missing).contains(&digest[..10]), errors(&missing))?;
+    let pruned = place.replay(&[])?;
+    check(pruned["stages"][1]["taken"] == "pipeline-file", format!("{pruned}"))?;
+    check(pruned["digest"] == usual["digest"], "it is the same component")
 }
 
 fn windows_are_parts_of_the_whole() -> Result {
@@ -412,7 +413,7 @@ fn what_cannot_be_replayed_is_named() -> Result {
     };
     refused(&["--stage", "alert=x.wasm"], &["\"alert\"", "fetch, dedup"], EXIT_WRONG)?;
     refused(&["--stage", "alarm=missing.wasm"], &["missing.wasm"], EXIT_WRONG)?;
-    refused(&["--stage", "alarm=01234567"], &["01234567", "keeps none"], EXIT_WRONG)?;
+    refused(&["--stage", "alarm=01234567"], &["01234567", "the data folder keeps"], EXIT_WRONG)?;
     refused(
         &["--stage", &format!("alarm={}", program::components().join("dedup.wasm").display())],
         &["absolute"],

@@ -68,7 +68,7 @@ const WRONG: &[(&str, &str)] = &[
     ("", "1: missing field `name`"),
     (
         "name = \"x\"\ncolour = 1",
-        "2: colour: unknown field `colour`, expected one of `name`, `source`, `watermark`, `commit`, `nats`, `stages`",
+        "2: colour: unknown field `colour`, expected one of `name`, `source`, `watermark`, `commit`, `nats`, `swap`, `stages`",
     ),
     (
         "name = \"x\"\n[watermark]\ndelai = \"1s\"",
