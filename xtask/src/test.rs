@@ -64,6 +64,10 @@ fn follow(child: &mut Child) -> io::Result<TestReport> {
 
 fn conclude(status: ExitStatus, report: &TestReport) -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
+    // Once more at the end: a thousand lines of other tests may stand behind them.
+    for line in report.failures() {
+        writeln!(out, "{line}")?;
+    }
     if !report.skipped_names().is_empty() {
         writeln!(out, "skipped: {SKIP_REASON}")?;
     }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Lines kept of what failed tests have said.
+const FAILURE_LINES_MAX: usize = 200;
+
 /// The sum over every test program of a run.
 #[derive(Default)]
 pub(crate) struct TestReport {
@@ -9,12 +12,23 @@ pub(crate) struct TestReport {
     failed: u64,
     skipped: u64,
     skipped_names: Vec<String>,
+    failures: Vec<String>,
+    /// Whether the lines read now say why a test failed.
+    is_in_failure: bool,
 }
 
 impl TestReport {
     /// Takes in one line of output. Lines of no interest change nothing.
     pub(crate) fn read_line(&mut self, line: &str) {
         let line = line.trim_end();
+        if line.starts_with("---- ") {
+            self.is_in_failure = true;
+        } else if line == "failures:" || line.starts_with("test result: ") {
+            self.is_in_failure = false;
+        }
+        if self.is_in_failure && !line.is_empty() && self.failures.len() < FAILURE_LINES_MAX {
+            self.failures.push(line.to_owned());
+        }
         if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += count(result, "passed");
             self.failed += count(result, "failed");
@@ -27,6 +41,11 @@ impl TestReport {
     /// Names the tests that did not run, in the order of output.
     pub(crate) fn skipped_names(&self) -> &[String] {
         &self.skipped_names
+    }
+
+    /// What the tests that failed have said, in the order of output, at most [`FAILURE_LINES_MAX`] lines.
+    pub(crate) fn failures(&self) -> &[String] {
+        &self.failures
     }
 
     /// Tells whether a test did not run.
@@ -94,6 +113,15 @@ mod tests {
         );
         let names = ["plain", "padded by libtest-mimic", "with::reason", "[slow] kind"];
         assert_eq!(found.skipped_names(), names);
+    }
+
+    #[test]
+    fn what_failed_is_kept() {
+        let found = report(
+            "test one ... FAILED\n\nfailures:\n\n---- one ----\nit is 2\n  not 1\n\n---- two stdout ----\nboom\n\n\n\
+             failures:\n    one\n    two\n\ntest result: FAILED. 3 passed; 2 failed\nrunning 1 test",
+        );
+        assert_eq!(found.failures(), ["---- one ----", "it is 2", "  not 1", "---- two stdout ----", "boom"]);
     }
 
     #[test]

@@ -191,6 +191,10 @@ pub(super) fn a_broker_that_cannot_hold_a_chain_is_refused() -> Result<()> {
     let server = NatsServer::start_with(&job.data("nats"), free_port()?, &["--config", configuration])?;
     let run = run_with(&job.arguments(&program::bitcoin_pipeline(), &job.data("data"), &server.url(), ALL))?;
     ensure!(run.code == 2 && run.errors.contains("max_payload is 65536"), "{} {}", run.code, run.errors);
+    let roomy = NatsServer::start(&job.data("roomy"))?;
+    let pipeline = job.pipeline(&bitcoin()?, "vast", "stream_mib = 16777216")?;
+    let run = run_with(&job.arguments(&pipeline, &job.data("vast"), &roomy.url(), ALL))?;
+    ensure!(run.code == 1 && run.errors.contains("lower nats.stream_mib"), "{} {}", run.code, run.errors);
     let nobody = format!("nats://user:secret@127.0.0.1:{}", free_port()?);
     let run = run_with(&job.arguments(&program::bitcoin_pipeline(), &job.data("data"), &nobody, ALL))?;
     ensure!(run.code == 1 && !run.errors.contains("secret"), "{} {}", run.code, run.errors);

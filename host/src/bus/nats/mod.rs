@@ -56,6 +56,8 @@ const UNFINISHED_MAX: i64 = 64;
 /// too slow misses some.
 const SUBSCRIPTION_MESSAGES_MAX: usize = 256;
 /// Bytes of the stream of dead letters.
+/// What a server says that cannot set aside what a stream may hold (`JSStorageResourcesExceededErr`).
+const NO_ROOM_TO_SET_ASIDE: &str = "error code 10047";
 const DEAD_LETTERS_BYTES_MAX: i64 = dead_letters::BYTES_MAX;
 /// Bytes of a message; brokers take 1 MiB unless told otherwise, headers included.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 900_000;
@@ -243,6 +245,14 @@ fn trace_of(headers: Option<&async_nats::HeaderMap>) -> Option<TraceContext> {
     TraceContext::parse(headers?.get(TRACEPARENT)?.as_str())
 }
 
-fn unavailable(what: String, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+fn unavailable(mut what: String, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let error = error.into();
+    // The client wraps the server's answer differently for streams, buckets and object stores; its text has the code.
+    if error.to_string().contains(NO_ROOM_TO_SET_ASIDE) {
+        what.push_str(
+            ": the server has too little storage left to set aside for it; give JetStream more (max_file_store), or \
+             lower nats.stream_mib or swap.components_mib",
+        );
+    }
     Error::caused(Kind::Unavailable, what, error)
 }

@@ -128,7 +128,7 @@ pub(super) struct RawNats {
 impl Default for RawNats {
     /// One partition and one copy, which is what one machine is good for. A gibibyte is some ten million events.
     fn default() -> Self {
-        Self { partitions: 1, replicas: 1, stream_mib: 1_024, fuse: Vec::new() }
+        Self { partitions: 1, replicas: 1, stream_mib: 256, fuse: Vec::new() }
     }
 }
 
