@@ -3,14 +3,11 @@
 //! Dependencies point one way: cli and trigger use pipeline, pipeline uses segment, segment uses runtime, store and
 //! objects. ARCHITECTURE.md has the whole picture.
 
-pub mod batch;
 pub mod bus;
 pub mod cli;
 pub mod connector;
-pub mod contract;
 pub mod error;
 pub mod metrics;
-pub mod names;
 pub mod objects;
 pub mod pipeline;
 pub mod registry;
@@ -18,3 +15,5 @@ pub mod runtime;
 pub mod segment;
 pub mod store;
 pub mod trigger;
+
+pub use tapeline_invoke::{batch, contract, names};

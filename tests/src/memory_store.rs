@@ -59,7 +59,7 @@ impl StateStore for MemoryStore {
         }
         self.dead.append(&mut commit.dead_letters);
         let count = |rows: &tapeline::contract::Rows| {
-            rows.columns.first().map_or(0, |column| tapeline::segment::cell_count(&column.cells))
+            rows.columns.first().map_or(0, |column| tapeline_invoke::cell_count(&column.cells))
         };
         self.rows += commit.rows.iter().map(count).sum::<usize>() as u64;
         self.object_bytes += commit.appends.iter().map(|append| append.bytes.len() as u64).sum::<u64>();

@@ -23,7 +23,7 @@ fn written(commits: &[Commit]) -> (Vec<String>, std::collections::BTreeMap<Strin
     let mut objects = std::collections::BTreeMap::new();
     for commit in commits {
         for group in &commit.rows {
-            let count = group.columns.first().map_or(0, |column| tapeline::segment::cell_count(&column.cells));
+            let count = group.columns.first().map_or(0, |column| tapeline_invoke::cell_count(&column.cells));
             for at in 0..count {
                 let cells: Vec<String> = group.columns.iter().map(|column| cell(&column.cells, at)).collect();
                 rows.push(format!("{} {}", group.table, cells.join(",")));

@@ -1,8 +1,7 @@
 //! What a segment gives out with a commit: events in columns, and what it and those before it have counted and kept aside.
 
-use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use tapeline_events::Name;
+use tapeline_invoke::Hop;
 
 use crate::{
     batch::{self, Element},
@@ -63,26 +62,11 @@ impl std::fmt::Display for Entrance {
     }
 }
 
-impl Default for Batch {
-    fn default() -> Self {
-        batch::empty()
-    }
-}
-
 impl Message {
     /// A message of events whose names are a worker's.
-    pub fn pack(mut batch: Batch, names: &Names) -> Self {
-        let mut texts = Vec::new();
-        let mut numbers = FxHashMap::default();
-        let renumbered = batch::visit_names::<std::convert::Infallible>(&mut batch, |name| {
-            *name = *numbers.entry(*name).or_insert_with(|| {
-                texts.push(names.text(Name(*name)).to_owned());
-                texts.len() as u32 - 1
-            });
-            Ok(())
-        });
-        let Ok(()) = renumbered;
-        Self { names: texts, batch, ..Self::default() }
+    pub fn pack(batch: Batch, names: &Names) -> Self {
+        let Hop { names, batch } = Hop::pack(batch, names);
+        Self { names, batch, ..Self::default() }
     }
 
     /// The events, with a worker's names.
@@ -90,14 +74,8 @@ impl Message {
     /// # Errors
     /// `Corrupt` when a number is that of no name.
     pub fn unpack(&self, names: &mut Names) -> Result<Batch> {
-        let numbers: Vec<u32> = self.names.iter().map(|text| names.intern(text).0).collect();
-        let mut batch = self.batch.clone();
-        batch::visit_names(&mut batch, |name| {
-            let known = numbers.get(*name as usize).copied();
-            *name = known.ok_or_else(|| Error::new(Kind::Corrupt, format!("name number {name} of a message")))?;
-            Ok::<_, Error>(())
-        })?;
-        Ok(batch)
+        let hop = Hop { names: self.names.clone(), batch: self.batch.clone() };
+        hop.unpack(names).map_err(|breach| Error::caused(Kind::Corrupt, "read the names of a message", breach))
     }
 
     /// Number of events and marks, at least one: what is read counts as work.

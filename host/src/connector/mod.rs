@@ -3,6 +3,5 @@
 mod recording;
 mod simulator;
 
-pub(crate) use recording::split_stamp;
 pub use recording::{Chunk, LINE_BYTES_MAX, Recording, TooLong, digest_file};
 pub use simulator::{Frame, FrameKind, Simulator, SimulatorSettings, WrongSetting, write_recording};

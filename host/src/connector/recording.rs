@@ -21,10 +21,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use self::lines::{Line, Lines};
-use crate::{
-    contract::NOT_RECEIVED,
-    error::{Context, Error, Kind, Result},
-};
+use crate::error::{Context, Error, Kind, Result};
 
 /// Longest line. Vendors' frames have some hundred bytes, order book snapshots 100 kB; what is longer is no line of a
 /// recording, and a broker would not take it as a message.
@@ -35,8 +32,6 @@ const HEAD_BYTES: usize = 200;
 const CHUNK_BYTES_MAX: usize = 1 << 31;
 /// Bytes that are read from a file at a time: a system call for each costs little, and they stay in the cache.
 const READ_BYTES: usize = 128 * 1024;
-/// Digits of the largest time in nanoseconds.
-const STAMP_DIGITS_MAX: usize = 19;
 
 /// Frames that were read together, laid out as `contract::Frames`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -197,24 +192,10 @@ impl Chunk {
     #[inline]
     fn push(&mut self, line: &[u8], offset: u64) {
         self.offsets.push(offset);
-        let (received, frame) = split_stamp(line);
+        let (received, frame) = tapeline_invoke::body::split_stamp(line);
         self.bytes.extend_from_slice(frame);
         self.ends.push(self.bytes.len() as u32);
         self.received.push(received);
-    }
-}
-
-/// Splits a line into receive time, or [`NOT_RECEIVED`], and frame. What does not begin like a time is all frame.
-#[inline]
-pub(crate) fn split_stamp(line: &[u8]) -> (i64, &[u8]) {
-    let digits = line.iter().take(STAMP_DIGITS_MAX).take_while(|byte| byte.is_ascii_digit());
-    // 19 nines are less than 2^64.
-    let (number, count) =
-        digits.fold((0_u64, 0), |(number, count), digit| (number * 10 + u64::from(digit - b'0'), count + 1));
-    let frame = line.get(count..).and_then(|rest| rest.strip_prefix(b" ")).filter(|_| count > 0);
-    match (i64::try_from(number), frame) {
-        (Ok(received), Some(frame)) => (received, frame),
-        _ => (NOT_RECEIVED, line),
     }
 }
 

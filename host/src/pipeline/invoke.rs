@@ -4,8 +4,6 @@
 //! session and the body alone. Instances are kept between calls; which of them answers cannot be seen. Knows nothing of
 //! HTTP, and nothing of the pipeline that the stage is part of: the two share compiled code and no data.
 
-mod answer;
-mod body;
 mod pool;
 mod session;
 
@@ -14,14 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::body::{EVENTS, records};
 pub use self::session::{SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX};
+pub use tapeline_invoke::Invoked;
+pub(crate) use tapeline_invoke::body::{BadBody, EVENTS, records};
+
 use self::{
     pool::Pool,
     session::{SessionState, Sessions},
 };
 use super::{Rollout, WasmStage};
-use crate::{runtime::Fault, segment::Blueprint, store::Counts};
+use crate::{runtime::Fault, segment::Blueprint};
 
 /// How long a call waits for an instance, or for its session. A client that waited for longer has most likely gone.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -44,27 +44,12 @@ pub struct InvokeOptions {
     pub received: Option<i64>,
 }
 
-/// What a stage answered.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Invoked {
-    /// JSON lines: first what goes on (events; for a writer rows and appends), in order; then a line of kind `reject`
-    /// for each record that is late or dead.
-    pub lines: Vec<u8>,
-    /// What became of the records. Events of kinds that a stage does not take pass by it, and count as out.
-    pub counts: Counts,
-}
-
 /// Why a stage was not called, or did not answer. The session is then as it was before.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum InvokeError {
     /// The body is no series of events.
-    #[error("line {line}: {message}")]
-    BadBody {
-        /// Number of the line, or of the element of an array, from 1.
-        line: usize,
-        /// What is wrong with it.
-        message: String,
-    },
+    #[error("{0}")]
+    BadBody(#[from] BadBody),
     /// The stage failed. The next call finds it well again.
     #[error("{0}")]
     Fault(#[from] Fault),
@@ -125,7 +110,7 @@ impl Invoker {
         let mut kept = self.pool.take().await?;
         let answer = kept.call(&records, options, session).await;
         // What has failed is of no further use; a body that could not be read has not reached it.
-        if matches!(answer, Ok(_) | Err(InvokeError::BadBody { .. })) && !is_large(body, session) {
+        if matches!(answer, Ok(_) | Err(InvokeError::BadBody(_))) && !is_large(body, session) {
             self.pool.put(kept);
         }
         drop(permit);

@@ -361,7 +361,7 @@ impl<S: StateStore> Worker<S> {
 
 fn describe(commit: &Commit) -> Committed {
     let rows = commit.rows.iter().map(|rows| {
-        let count = rows.columns.first().map_or(0, |column| crate::segment::cell_count(&column.cells));
+        let count = rows.columns.first().map_or(0, |column| tapeline_invoke::cell_count(&column.cells));
         (rows.table.clone(), count as u64)
     });
     Committed {

@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 
 use super::{Component, World, engine::TICK, wasi::HostState};
+use crate::batch::Breach;
 use crate::contract::{
     Decoded, Description, Entry, Frames, Input, Output, SettingError, StateError, Written, fetcher_world::Fetcher,
     stage_world::Stage, writer_world::Writer,
@@ -53,6 +54,12 @@ pub enum Fault {
     /// It refused its state.
     #[error("the stage does not take its state: {0}")]
     State(String),
+}
+
+impl From<Breach> for Fault {
+    fn from(breach: Breach) -> Self {
+        Self::Breach(breach.to_string())
+    }
 }
 
 /// A stage that can be called, compiled or native. Calls take what they are given and hand it back, so that a batch

@@ -1,27 +1,9 @@
 //! What a stage is made from.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
+use super::Role;
 use crate::runtime::{Fault, Instance};
-
-/// What a component is good for in a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the worlds are documented in wit/stage.wit")]
-pub enum Role {
-    Fetcher,
-    Stage,
-    Writer,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fetcher => "fetcher",
-            Self::Stage => "stage",
-            Self::Writer => "writer",
-        })
-    }
-}
 
 /// What a stage is made from, as often as need be: a compiled component with its settings and limits, or, in tests and
 /// benchmarks, native code.

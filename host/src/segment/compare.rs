@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tapeline_events::{Unit, format_time};
+use tapeline_invoke::{json, write_append, write_rows};
 
-use super::{
-    row_lines::{json, write_append, write_rows},
-    running::{Answer, Shown},
-};
+use super::running::{Answer, Shown};
 use crate::{
     batch::{self, Element},
     contract::{Batch, Decoded, Fate, INPUT, MARK},

@@ -10,28 +10,26 @@ mod companion;
 mod compare;
 mod outcome;
 mod plans;
-mod row_lines;
 mod running;
 mod stage;
 mod tally;
 mod warm_up;
-mod watermark;
 
 use std::sync::Arc;
 
-pub use blueprint::{Blueprint, Role};
+pub use blueprint::Blueprint;
 pub use compare::{Comparison, Difference};
-pub use outcome::{NoTap, Origin, Outcome, Tap, Tapped, cell_count};
+pub use outcome::{NoTap, Origin, Outcome, Tap, Tapped};
 pub use plans::{News, Plan, Plans, Probation, Shadow};
-pub(crate) use row_lines::{json, write_append, write_rows};
 pub use stage::{Mode, StageWorker};
 pub use tally::Tally;
-pub use watermark::{Watermark, WatermarkSettings};
+pub use tapeline_invoke::{Role, WatermarkSettings};
+pub(crate) use tapeline_invoke::{Watermark, contract::is_end};
 
 use crate::{
     batch::{self, Element},
     bus::{Entrance, Message},
-    contract::{Batch, END, Frames},
+    contract::{Batch, Frames},
     error::{Error, Kind, Result},
     names::Names,
     runtime::Fault,
@@ -482,9 +480,4 @@ pub fn check_chain(blueprints: &[Box<dyn Blueprint>]) -> Result<()> {
         return Err(Error::invalid("chain the stages: a pipeline has at least a fetcher and a writer"));
     }
     Ok(())
-}
-
-/// Whether a mark says that nothing comes any more.
-pub(crate) const fn is_end(mark: i64) -> bool {
-    mark == END
 }

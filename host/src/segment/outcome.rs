@@ -202,16 +202,6 @@ impl Outcome {
     }
 }
 
-/// Number of cells of a column.
-pub fn cell_count(cells: &Cells) -> usize {
-    match cells {
-        Cells::Texts(texts) => texts.count(),
-        Cells::Integers(cells) | Cells::Times((cells, _)) => cells.len(),
-        Cells::Numbers(cells) => cells.len(),
-        Cells::Booleans(cells) => cells.len(),
-    }
-}
-
 fn cells_bytes(cells: &Cells) -> usize {
     match cells {
         Cells::Texts(texts) => texts.bytes.len() + texts.count() * size_of::<u32>(),

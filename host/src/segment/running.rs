@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::blueprint::{Blueprint, Role};
+use super::{Role, blueprint::Blueprint};
 use crate::{
     batch::{self, Breach, Bypass},
     contract::{Append, Batch, Decoded, Entry, Frames, GROUPS_MAX, Input, KindSet, Output, Rows},

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Instant};
 
 use super::{
-    Failure,
-    blueprint::{Blueprint, Role},
+    Failure, Role,
+    blueprint::Blueprint,
     companion::{Companion, Key, key_of},
     outcome::{Outcome, symbol_text},
     plans::News,

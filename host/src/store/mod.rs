@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 pub use sqlite::{SqliteRegistry, SqliteStore, StoredObject};
 use tapeline_events::Day;
+pub use tapeline_invoke::{Counts, Value};
 
 use crate::{
     bus::{Message, TraceContext},
@@ -142,45 +143,6 @@ pub struct Ran {
     pub inputs: Vec<InputFile>,
 }
 
-/// What the ledger counts of a stage's events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Events (for fetch: records) that entered.
-    pub entered: u64,
-    /// Went on.
-    pub out: u64,
-    /// Were seen before.
-    pub duplicate: u64,
-    /// Came after their time was over.
-    pub late: u64,
-    /// Are in the dead letters.
-    pub dead: u64,
-    /// Left out, by rule.
-    pub dropped: BTreeMap<String, u64>,
-    /// New events that the stage made: bars, averages, alarms. Not part of the balance.
-    pub derived: u64,
-}
-
-impl Counts {
-    /// Whether `entered = out + duplicate + late + dropped + dead`.
-    pub fn balances(&self) -> bool {
-        self.entered == self.out + self.duplicate + self.late + self.dead + self.dropped.values().sum::<u64>()
-    }
-
-    /// Adds what another counted.
-    pub fn add(&mut self, other: &Self) {
-        self.entered += other.entered;
-        self.out += other.out;
-        self.duplicate += other.duplicate;
-        self.late += other.late;
-        self.dead += other.dead;
-        self.derived += other.derived;
-        for (rule, count) in &other.dropped {
-            *self.dropped.entry(rule.clone()).or_default() += count;
-        }
-    }
-}
-
 /// What the ledger counts by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LedgerKey {
@@ -279,22 +241,6 @@ pub struct Query {
     pub to: Option<i64>,
     /// At most so many rows.
     pub limit: Option<u64>,
-}
-
-/// One value of a row that was read.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// No value.
-    Null,
-    /// True or false.
-    Boolean(bool),
-    /// An integer.
-    Integer(i64),
-    /// A number; prints with at most 15 significant digits.
-    Number(tapeline_events::Number),
-    /// A text, or a time as RFC 3339.
-    Text(String),
 }
 
 /// What a [`Query`] found, a row at a time, in the order of the primary key.

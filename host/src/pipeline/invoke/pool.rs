@@ -2,21 +2,18 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use tapeline_invoke::{Asking, CallError, Callee, Caller, NoState, StateOf};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     InvokeError, InvokeOptions, Invoked,
-    answer::{self, Asked},
-    body,
     session::{Changes, SessionState},
 };
 use crate::{
-    batch::{self, Breach, Bypass},
-    contract::{Batch, END, GROUPS_MAX, Input, KindSet, Output},
-    names::{Names, Told},
+    contract::{Decoded, Entry, Frames, Input, Output, Written},
     pipeline::WasmStage,
     runtime::{Fault, WasmInstance},
-    segment::{Blueprint, Role},
+    segment::Blueprint,
 };
 
 /// Instances of a stage, and calls of it that are under way. A call waits for nothing, so that more of them than
@@ -38,16 +35,8 @@ pub(super) struct Pool {
 
 /// An instance, with the names that it knows.
 pub(super) struct Kept {
-    instance: WasmInstance,
+    caller: Caller<WasmInstance>,
     version: u64,
-    role: Role,
-    names: Names,
-    told: Told,
-    takes: KindSet,
-    /// Whether events leave anything behind in it. Marks may in any case.
-    has_state: bool,
-    /// Whether it is as after `restore` of nothing.
-    is_blank: bool,
 }
 
 impl Pool {
@@ -76,8 +65,8 @@ impl Pool {
     }
 
     /// Keeps an instance for the next call, unless it knows too many names.
-    pub(super) fn put(&self, kept: Kept) {
-        if kept.names.len() <= NAMES_MAX {
+    pub(super) fn put(&self, mut kept: Kept) {
+        if kept.caller.names().len() <= NAMES_MAX {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
         }
     }
@@ -87,16 +76,7 @@ impl Kept {
     async fn new(stage: &WasmStage) -> Result<Self, Fault> {
         let mut instance = stage.instantiate_async().await?;
         let description = instance.describe_async().await?;
-        Ok(Self {
-            instance,
-            version: stage.version(),
-            role: stage.role(),
-            names: Names::default(),
-            told: Told::default(),
-            takes: description.takes.into(),
-            has_state: description.state_version != 0,
-            is_blank: false,
-        })
+        Ok(Self { caller: Caller::new(instance, stage.role(), &description), version: stage.version() })
     }
 
     /// Calls the instance with the state of a session, or without any.
@@ -106,77 +86,52 @@ impl Kept {
         options: &InvokeOptions,
         session: Option<&SessionState>,
     ) -> Result<(Invoked, Changes), InvokeError> {
-        if self.role == Role::Fetcher {
-            return Ok((self.decode(records, options).await?, Changes::default()));
-        }
-        let lines = batch::from_lines(records.iter().copied(), options.received, &mut self.names);
-        let lines = lines.map_err(|(line, error)| bad_body(line + 1, error))?;
-        batch::check(&lines).map_err(|error| bad_body(records.len(), error))?;
-        let watermark = lines.marks.iter().copied().filter(|mark| *mark != END).max().unwrap_or(i64::MIN);
-        self.restore(session, !lines.marks.is_empty()).await?;
-        let known = session.map_or(i64::MIN, SessionState::watermark);
-        let invoked = self.process(lines, watermark.max(known)).await?;
-        let entries = if session.is_some() { self.instance.checkpoint_async().await? } else { Vec::new() };
+        let asking = Asking { format: options.format.as_deref(), received: options.received };
+        let Some(mut session) = session else {
+            let (invoked, _) = self.caller.call(records, asking, None::<&mut NoState>).await?;
+            return Ok((invoked, Changes::default()));
+        };
+        let (invoked, watermark) = self.caller.call(records, asking, Some(&mut session)).await?;
+        let entries = self.caller.callee().checkpoint_async().await?;
         Ok((invoked, Changes { entries, watermark }))
     }
+}
 
-    /// Puts the state for the next call in. `has_marks` says whether that call will have any.
-    async fn restore(&mut self, session: Option<&SessionState>, has_marks: bool) -> Result<(), Fault> {
-        match session {
-            Some(state) => self.instance.restore_async(state.entries(), state.watermark()).await?,
-            None if self.is_blank => {}
-            None => self.instance.restore_async(&[], i64::MIN).await?,
-        }
-        self.is_blank = session.is_none() && !has_marks && !self.has_state;
-        Ok(())
+impl StateOf<WasmInstance> for &SessionState {
+    fn watermark(&self) -> i64 {
+        SessionState::watermark(self)
     }
 
-    async fn process(&mut self, lines: Batch, watermark: i64) -> Result<Invoked, Fault> {
-        let count = batch::event_count(&lines);
-        let (events, bypass) = batch::select(lines, self.takes);
-        if events.groups.is_empty() && events.marks.is_empty() {
-            return Ok(answer::of_untouched(&batch::rejoin(events, bypass), self.role, &self.names));
-        }
-        let group_count = bypass.as_ref().map_or(events.groups.len(), Bypass::group_count);
-        let input = Input { names: self.told.untold(&self.names), events };
-        if self.role == Role::Writer {
-            let written = self.instance.write_async(&input).await?;
-            let asked = Asked { events: count, watermark, names: &self.names };
-            return answer::of_writer(&input.events, written, &asked).map_err(breach);
-        }
-        let mut output = self.instance.process_async(&input).await?;
-        check(&input.events, &output, group_count).map_err(breach)?;
-        self.told.coin(&output.names, &mut self.names);
-        self.told.resolve_batch(&mut output.emitted).map_err(breach)?;
-        let asked = Asked { events: count, watermark, names: &self.names };
-        Ok(answer::of_stage(input.events, bypass, output, &asked))
-    }
-
-    async fn decode(&mut self, records: &[&[u8]], options: &InvokeOptions) -> Result<Invoked, Fault> {
-        let format = options.format.as_deref().unwrap_or(body::EVENTS);
-        let mut frames = body::frames(records, format, options.received);
-        if frames.ends.is_empty() {
-            return Ok(Invoked::default());
-        }
-        frames.names = self.told.untold(&self.names);
-        let mut decoded = self.instance.decode_async(&frames).await?;
-        batch::check(&decoded.events).map_err(breach)?;
-        self.told.coin(&decoded.names, &mut self.names);
-        self.told.resolve_batch(&mut decoded.events).map_err(breach)?;
-        answer::of_fetcher(&frames, &decoded, &self.names).map_err(breach)
+    async fn restore(&mut self, instance: &mut WasmInstance, _: &mut Input) -> Result<(), Fault> {
+        instance.restore_async(self.entries(), SessionState::watermark(self)).await
     }
 }
 
-fn check(events: &Batch, output: &Output, group_count: usize) -> Result<(), Breach> {
-    batch::check_answer(events, output)?;
-    let groups = group_count + output.emitted.groups.len();
-    if groups > GROUPS_MAX { Err(Breach(format!("{groups} groups are too many"))) } else { Ok(()) }
+impl Callee for WasmInstance {
+    type Fault = Fault;
+
+    async fn restore(&mut self, entries: &[Entry], watermark: i64) -> Result<(), Fault> {
+        self.restore_async(entries, watermark).await
+    }
+
+    async fn process(&mut self, input: &Input) -> Result<Output, Fault> {
+        self.process_async(input).await
+    }
+
+    async fn decode(&mut self, frames: &Frames) -> Result<Decoded, Fault> {
+        self.decode_async(frames).await
+    }
+
+    async fn write(&mut self, input: &Input) -> Result<Written, Fault> {
+        self.write_async(input).await
+    }
 }
 
-fn breach(breach: Breach) -> Fault {
-    Fault::Breach(breach.to_string())
-}
-
-fn bad_body(line: usize, error: impl std::error::Error) -> InvokeError {
-    InvokeError::BadBody { line, message: error.to_string() }
+impl From<CallError<Fault>> for InvokeError {
+    fn from(error: CallError<Fault>) -> Self {
+        match error {
+            CallError::BadBody(error) => Self::BadBody(error),
+            CallError::Fault(fault) => Self::Fault(fault),
+        }
+    }
 }

@@ -53,24 +53,17 @@ pub(super) async fn invoke(
 }
 
 fn respond(invoked: Invoked) -> Response {
-    let counts = &invoked.counts;
-    let count = |name, count: u64| (HeaderName::from_static(name), HeaderValue::from(count));
-    let headers = [
-        (header::CONTENT_TYPE, NDJSON),
-        count("tapeline-in", counts.entered),
-        count("tapeline-out", counts.out),
-        count("tapeline-duplicate", counts.duplicate),
-        count("tapeline-late", counts.late),
-        count("tapeline-dropped", counts.dropped.values().sum()),
-        count("tapeline-dead", counts.dead),
-    ];
-    (headers, invoked.lines).into_response()
+    let counts = invoked.counts.headers();
+    let mut response = ([(header::CONTENT_TYPE, NDJSON)], invoked.lines).into_response();
+    let counts = counts.map(|(name, count)| (HeaderName::from_static(name), HeaderValue::from(count)));
+    response.headers_mut().extend(counts);
+    response
 }
 
 const fn outcome(answer: &Result<Invoked, InvokeError>) -> Outcome {
     match answer {
         Ok(_) => Outcome::Answered,
-        Err(InvokeError::BadBody { .. } | InvokeError::BadSession(_)) => Outcome::Refused,
+        Err(InvokeError::BadBody(_) | InvokeError::BadSession(_)) => Outcome::Refused,
         Err(InvokeError::Fault(_)) => Outcome::Failed,
         Err(InvokeError::TooMany(_) | InvokeError::Busy) => Outcome::TurnedAway,
     }
@@ -78,7 +71,7 @@ const fn outcome(answer: &Result<Invoked, InvokeError>) -> Outcome {
 
 fn problem(error: InvokeError) -> Problem {
     let what = match &error {
-        InvokeError::BadBody { .. } => What::BadBody,
+        InvokeError::BadBody(_) => What::BadBody,
         InvokeError::BadSession(_) => What::BadParameter,
         InvokeError::Fault(_) => What::StageFault,
         InvokeError::TooMany(_) => What::TooManySessions,

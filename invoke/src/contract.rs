@@ -1,53 +1,21 @@
-//! What `wit/` means in Rust, on the host's side: generated, plus rows over the generated columns.
+//! What `wit/` means in Rust, for whoever calls a stage: generated, plus rows over the generated columns.
 
-macro_rules! world {
-    ($(#[$doc:meta])* $module:ident, $world:literal $(, $events:literal: $events_here:path, $state:literal: $state_here:path)?) => {
-        $(#[$doc])*
-        #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from wit/")]
-        pub mod $module {
-            wasmtime::component::bindgen!({
-                world: $world,
-                path: "../wit",
-                exports: { default: async },
-                additional_derives: [PartialEq, Clone, serde::Serialize, serde::Deserialize],
-                $(with: { $events: $events_here, $state: $state_here },)?
-            });
-        }
-    };
-}
+#[cfg(target_family = "wasm")]
+mod guest;
+#[cfg(not(target_family = "wasm"))]
+mod host;
 
-world!(
-    /// World `stage`; its types are the ones that the other worlds use too.
-    stage_world,
-    "stage"
-);
-world!(
-    /// World `fetcher`.
-    fetcher_world,
-    "fetcher",
-    "tapeline:pipeline/events": crate::contract::stage_world::tapeline::pipeline::events,
-    "tapeline:pipeline/state": crate::contract::stage_world::tapeline::pipeline::state
-);
-world!(
-    /// World `writer`.
-    writer_world,
-    "writer",
-    "tapeline:pipeline/events": crate::contract::stage_world::tapeline::pipeline::events,
-    "tapeline:pipeline/state": crate::contract::stage_world::tapeline::pipeline::state
-);
-
-pub use fetcher_world::exports::tapeline::pipeline::decode::{Decoded, Dropped, Frames, Reject as FrameReject};
-pub use stage_world::{
-    exports::tapeline::pipeline::process::Output,
-    tapeline::pipeline::{
-        events::{Batch, Columns, Group, Ids, Input, Kinds, Reject, Texts, TimeUnit},
-        state::{Description, Entry, SettingError, StateError},
-    },
-};
-pub use writer_world::exports::tapeline::pipeline::write::{Append, Cells, Column, Rows, Written};
+#[cfg(target_family = "wasm")]
+use guest::generated;
+#[cfg(target_family = "wasm")]
+pub use guest::*;
+#[cfg(not(target_family = "wasm"))]
+use host::stage_world::tapeline::pipeline::events as generated;
+#[cfg(not(target_family = "wasm"))]
+pub use host::*;
 
 mod glue {
-    use super::stage_world::tapeline::pipeline::events::*;
+    use super::generated::*;
 
     tapeline_events::column_glue!();
 }
@@ -64,6 +32,17 @@ pub const COINED: u32 = 0x8000_0000;
 pub const NOT_RECEIVED: i64 = i64::MIN;
 /// The mark that says that nothing comes any more.
 pub const END: i64 = i64::MAX;
+
+/// Whether a mark says that nothing comes any more.
+pub const fn is_end(mark: i64) -> bool {
+    mark == END
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        crate::batch::empty()
+    }
+}
 
 /// What became of an event, as `process.output.fates` codes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

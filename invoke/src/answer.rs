@@ -4,17 +4,51 @@ use std::borrow::Cow;
 
 use tapeline_events::{Unit, format_time};
 
-use super::{Invoked, body};
 use crate::{
+    Counts, Role,
     batch::{self, Breach, Bypass, Element},
+    body,
     contract::{Batch, Decoded, Fate, Frames, Group, Output, Reject, Written},
+    json,
     names::Names,
-    segment::{Role, json, write_append, write_rows},
-    store::Counts,
+    write_append, write_rows,
 };
 
 /// The rule for events of kinds that a writer does not take, as in a pipeline's ledger.
 const NOT_WRITTEN: &str = "not-written";
+
+/// What a stage answered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Invoked {
+    /// JSON lines: first what goes on (events; for a writer rows and appends), in order; then a line of kind `reject`
+    /// for each record that is late or dead.
+    pub lines: Vec<u8>,
+    /// What became of the records. Events of kinds that a stage does not take pass by it, and count as out.
+    pub counts: Counts,
+}
+
+/// What a stage answered, before its events are text.
+#[derive(Debug, Default, PartialEq)]
+pub struct Passed {
+    /// What goes on, and the marks between it. Nothing does behind a writer.
+    pub events: Batch,
+    /// Rows and appends of a writer, as JSON lines.
+    pub rows: Vec<u8>,
+    /// A JSON line of kind `reject` for each record that is late or dead.
+    pub rejects: Vec<u8>,
+    /// What became of the records.
+    pub counts: Counts,
+}
+
+impl Passed {
+    /// The answer as lines.
+    pub fn into_invoked(self, names: &Names) -> Invoked {
+        let mut lines = self.rows;
+        write_events(&self.events, names, &mut lines);
+        lines.extend(self.rejects);
+        Invoked { lines, counts: self.counts }
+    }
+}
 
 /// What a stage was asked, as far as its answer does not say.
 pub(super) struct Asked<'a> {
@@ -26,56 +60,54 @@ pub(super) struct Asked<'a> {
 }
 
 /// The answer when no event is of a kind that the stage takes.
-pub(super) fn of_untouched(events: &Batch, role: Role, names: &Names) -> Invoked {
-    let mut invoked = Invoked::default();
-    let count = batch::event_count(events) as u64;
+pub(super) fn of_untouched(events: Batch, role: Role) -> Passed {
+    let mut passed = Passed::default();
+    let count = batch::event_count(&events) as u64;
     if role == Role::Writer {
-        leave(count, &mut invoked.counts);
+        leave(count, &mut passed.counts);
     } else {
-        pass(count, &mut invoked.counts);
-        write_events(events, names, &mut invoked.lines);
+        pass(count, &mut passed.counts);
+        passed.events = events;
     }
-    invoked
+    passed
 }
 
 /// The answer of a stage. Names in it are resolved, and it is known to fit its input.
-pub(super) fn of_stage(events: Batch, bypass: Option<Bypass>, output: Output, asked: &Asked<'_>) -> Invoked {
-    let mut invoked = Invoked::default();
-    let shown = settle(&events, &output, &mut invoked.counts);
-    pass((asked.events - shown) as u64, &mut invoked.counts);
+pub(super) fn of_stage(events: Batch, bypass: Option<Bypass>, output: Output, asked: &Asked<'_>) -> Passed {
+    let mut counts = Counts::default();
+    let shown = settle(&events, &output, &mut counts);
+    pass((asked.events - shown) as u64, &mut counts);
     if output.fates.iter().all(|fate| *fate != Fate::REPLACED) {
-        invoked.counts.derived = batch::event_count(&output.emitted) as u64;
+        counts.derived = batch::event_count(&output.emitted) as u64;
     }
     let rejects = rejects(&events, &output, asked);
-    write_events(&batch::merge(events, bypass, output), asked.names, &mut invoked.lines);
-    invoked.lines.extend(rejects);
-    invoked
+    Passed { events: batch::merge(events, bypass, output), rows: Vec::new(), rejects, counts }
 }
 
 /// The answer of a writer.
 ///
 /// # Errors
 /// When it does not fit its input.
-pub(super) fn of_writer(events: &Batch, written: Written, asked: &Asked<'_>) -> Result<Invoked, Breach> {
+pub(super) fn of_writer(events: &Batch, written: Written, asked: &Asked<'_>) -> Result<Passed, Breach> {
     let Written { fates, rules, rejects: refused, rows, appends } = written;
     let output = Output { names: Vec::new(), fates, rules, rejects: refused, emitted: batch::empty() };
     batch::check_answer(events, &output)?;
-    let mut invoked = Invoked::default();
-    let shown = settle(events, &output, &mut invoked.counts);
-    leave((asked.events - shown) as u64, &mut invoked.counts);
-    rows.iter().try_for_each(|rows| write_rows(rows, &mut invoked.lines))?;
-    appends.iter().for_each(|append| write_append(append, &mut invoked.lines));
-    invoked.lines.extend(rejects(events, &output, asked));
-    Ok(invoked)
+    let mut passed = Passed::default();
+    let shown = settle(events, &output, &mut passed.counts);
+    leave((asked.events - shown) as u64, &mut passed.counts);
+    rows.iter().try_for_each(|rows| write_rows(rows, &mut passed.rows))?;
+    appends.iter().for_each(|append| write_append(append, &mut passed.rows));
+    passed.rejects = rejects(events, &output, asked);
+    Ok(passed)
 }
 
 /// The answer of a fetcher. Its events are known to be sound.
 ///
 /// # Errors
 /// When it does not account for every record.
-pub(super) fn of_fetcher(frames: &Frames, decoded: &Decoded, names: &Names) -> Result<Invoked, Breach> {
-    let mut invoked = Invoked::default();
-    let counts = &mut invoked.counts;
+pub(super) fn of_fetcher(frames: &Frames, decoded: Decoded) -> Result<Passed, Breach> {
+    let mut passed = Passed::default();
+    let counts = &mut passed.counts;
     counts.entered = decoded.records.iter().map(|records| u64::from(*records)).sum();
     counts.out = batch::event_count(&decoded.events) as u64;
     counts.dead = decoded.rejects.len() as u64;
@@ -85,13 +117,13 @@ pub(super) fn of_fetcher(frames: &Frames, decoded: &Decoded, names: &Names) -> R
     if decoded.records.len() != frames.ends.len() || decoded.records.contains(&0) || !counts.balances() {
         return Err(Breach("not every record of every frame is accounted for".to_owned()));
     }
-    write_events(&decoded.events, names, &mut invoked.lines);
     for reject in &decoded.rejects {
         let part = reject.part.as_deref().map(Cow::Borrowed);
         let record = part.unwrap_or_else(|| String::from_utf8_lossy(body::frame(frames, reject.frame as usize)));
-        write_reject(Fate::Dead, &reject.reason, "record", &json(&record), &mut invoked.lines);
+        write_reject(Fate::Dead, &reject.reason, "record", &json(&record), &mut passed.rejects);
     }
-    Ok(invoked)
+    passed.events = decoded.events;
+    Ok(passed)
 }
 
 /// Counts events that pass by a stage.
@@ -170,6 +202,11 @@ fn late_reason(watermark: i64) -> String {
     format!("its time was over for this stage: the watermark was {}", format_time(watermark, Unit::Milliseconds))
 }
 
+/// Writes the line of an event that is not believed.
+pub fn write_disbelieved(group: &Group, reason: &str, names: &Names, lines: &mut Vec<u8>) {
+    write_reject(Fate::Dead, reason, "event", &batch::to_line(group, 0, names), lines);
+}
+
 /// Writes the line of a record that is late or dead; `what` is JSON already.
 fn write_reject(fate: Fate, reason: &str, key: &str, what: &str, lines: &mut Vec<u8>) {
     let fate = if fate == Fate::Late { "late" } else { "dead" };
@@ -212,6 +249,7 @@ mod tests {
         let events = events(&mut names);
         let asked = Asked { events: 3, watermark: 0, names: &names };
         let invoked = of_stage(events.clone(), None, output(&[Fate::LATE, Fate::FORWARD, Fate::REJECT]), &asked);
+        let invoked = invoked.into_invoked(&names);
         assert!(invoked.counts.balances());
         assert_eq!((invoked.counts.entered, invoked.counts.out), (3, 1));
         let lines = values(&invoked.lines);
@@ -221,7 +259,7 @@ mod tests {
             (&"reject".into(), &"late".into(), &1.into())
         );
         assert_eq!((&lines[2]["reason"], &lines[2]["event"]["id"]), (&"\"bad\"".into(), &3.into()));
-        let invoked = of_stage(events, None, output(&[2, 16, 16]), &asked);
+        let invoked = of_stage(events, None, output(&[2, 16, 16]), &asked).into_invoked(&names);
         assert!(invoked.counts.balances());
         assert_eq!((invoked.counts.duplicate, invoked.counts.dropped["odd"], invoked.lines.len()), (1, 2, 0));
     }
@@ -232,9 +270,9 @@ mod tests {
         let events = events(&mut names);
         let (none, bypass) = batch::select(events.clone(), KindSet::default());
         let whole = batch::rejoin(none, bypass);
-        let invoked = of_untouched(&whole, Role::Stage, &names);
+        let invoked = of_untouched(whole.clone(), Role::Stage).into_invoked(&names);
         assert_eq!((invoked.counts.out, values(&invoked.lines).len()), (3, 3));
-        let invoked = of_untouched(&whole, Role::Writer, &names);
+        let invoked = of_untouched(whole, Role::Writer).into_invoked(&names);
         assert_eq!((invoked.counts.dropped[NOT_WRITTEN], invoked.lines.len()), (3, 0));
         assert!(invoked.counts.balances());
     }

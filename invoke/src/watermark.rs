@@ -7,7 +7,7 @@
 
 use crate::{
     batch::{self, Element},
-    contract::{Batch, Group, MARK},
+    contract::{Batch, Group, MARK, is_end},
 };
 
 /// How the watermark follows event time; all in ns.
@@ -69,7 +69,7 @@ impl Watermark {
 
     /// Takes a mark that did not come from events. The end of all events is no time and moves nothing.
     pub fn raise(&mut self, mark: i64) {
-        if !super::is_end(mark) {
+        if !is_end(mark) {
             self.current = self.current.max(mark);
         }
     }

@@ -5,18 +5,17 @@ use std::borrow::Cow;
 use serde::Serialize;
 use tapeline_events::{Number, TextColumn, format_time};
 
-use super::cell_count;
 use crate::{
+    Value,
     batch::Breach,
     contract::{Append, Cells, Column, Rows},
-    store::Value,
 };
 
 /// Writes each row as a line.
 ///
 /// # Errors
 /// When the columns differ in length.
-pub(crate) fn write_rows(rows: &Rows, lines: &mut Vec<u8>) -> Result<(), Breach> {
+pub fn write_rows(rows: &Rows, lines: &mut Vec<u8>) -> Result<(), Breach> {
     let count = rows.columns.first().map_or(0, |column| cell_count(&column.cells));
     if rows.columns.iter().any(|column| cell_count(&column.cells) != count) {
         return Err(Breach(format!("the columns of rows for table {:?} differ in length", rows.table)));
@@ -33,6 +32,16 @@ pub(crate) fn write_rows(rows: &Rows, lines: &mut Vec<u8>) -> Result<(), Breach>
         lines.extend_from_slice(b"}}\n");
     }
     Ok(())
+}
+
+/// Number of cells of a column.
+pub fn cell_count(cells: &Cells) -> usize {
+    match cells {
+        Cells::Texts(texts) => texts.count(),
+        Cells::Integers(cells) | Cells::Times((cells, _)) => cells.len(),
+        Cells::Numbers(cells) => cells.len(),
+        Cells::Booleans(cells) => cells.len(),
+    }
 }
 
 fn value(cells: &Cells, at: usize) -> Value {
@@ -56,7 +65,7 @@ struct AppendLine<'a> {
 }
 
 /// Writes what is put at the end of an object as a line.
-pub(crate) fn write_append(append: &Append, lines: &mut Vec<u8>) {
+pub fn write_append(append: &Append, lines: &mut Vec<u8>) {
     let line = AppendLine {
         kind: "append",
         path: &append.path,
@@ -68,7 +77,7 @@ pub(crate) fn write_append(append: &Append, lines: &mut Vec<u8>) {
 }
 
 /// What can always be written, as JSON.
-pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> String {
+pub fn json<T: Serialize + ?Sized>(value: &T) -> String {
     // Texts, numbers and structs of them can always be written.
     serde_json::to_string(value).unwrap_or_default()
 }
