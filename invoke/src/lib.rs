@@ -7,6 +7,7 @@
 //! The contract's types come from `wit/` by another generator for each side: wasmtime's where the crate is compiled for a
 //! host, wit-bindgen's where it is compiled into a component. They have the same names and fields.
 
+pub mod admit;
 pub mod answer;
 pub mod batch;
 pub mod body;
@@ -17,6 +18,7 @@ mod hop;
 pub mod names;
 pub mod problem;
 mod row_lines;
+mod token;
 mod watermark;
 
 pub use answer::{Invoked, Passed};
@@ -24,4 +26,5 @@ pub use call::{Asking, CallError, Callee, Caller, NoState, StateOf};
 pub use counts::{Counts, Role, Value};
 pub use hop::Hop;
 pub use row_lines::{cell_count, json, write_append, write_rows};
+pub use token::{AdminToken, TOKEN_BYTES_MIN};
 pub use watermark::{Assigned, Early, Watermark, WatermarkSettings};

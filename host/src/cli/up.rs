@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{Chain, LiveOptions, Rollout, spec::Pipeline},
     store::SqliteStore,
-    trigger::http::{AdminToken, Api, serve},
+    trigger::http::{Api, serve, token_of_environment},
 };
 
 /// The file in the data folder that says where the pipeline can be reached.
@@ -62,7 +62,7 @@ pub(super) struct Up {
 impl Up {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         let pipeline = Pipeline::load(&self.pipeline)?;
-        let token = AdminToken::of_environment()?;
+        let token = token_of_environment()?;
         let engine = globals.engine()?;
         let components = globals.load_components(&engine, &pipeline)?;
         let has_ends = self.chained.has_ends(&pipeline)?;

@@ -25,7 +25,7 @@ use crate::error::{Context, Error, Kind, Result};
 
 /// Longest line. Vendors' frames have some hundred bytes, order book snapshots 100 kB; what is longer is no line of a
 /// recording, and a broker would not take it as a message.
-pub const LINE_BYTES_MAX: usize = 768 * 1024;
+pub const LINE_BYTES_MAX: usize = tapeline_invoke::admit::RECORD_BYTES_MAX;
 /// What is kept of a line that is too long: enough to see what it is.
 const HEAD_BYTES: usize = 200;
 /// Frames in a chunk are counted in 32 bits; half of that leaves room for the last line.

@@ -14,7 +14,7 @@ use std::{
 
 pub use self::session::{SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX};
 pub use tapeline_invoke::Invoked;
-pub(crate) use tapeline_invoke::body::{BadBody, EVENTS, records};
+use tapeline_invoke::body::{BadBody, EVENTS, records};
 
 use self::{
     pool::Pool,

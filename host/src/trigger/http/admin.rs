@@ -12,8 +12,7 @@ use axum::{
 };
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
+use tapeline_invoke::{AdminToken, TOKEN_BYTES_MIN};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use super::{
@@ -31,8 +30,6 @@ use crate::{
 
 /// The variable that the token is read from.
 pub const TOKEN_VARIABLE: &str = "TAPELINE_ADMIN_TOKEN";
-/// Letters of a token, at least: 16 random ones cannot be guessed.
-const TOKEN_BYTES_MIN: usize = 16;
 /// Uploads that may be under way: each is in memory, and compiling one takes all processors.
 const UPLOADS_MAX: usize = 2;
 /// How long an upload may take to come, or waits for its turn: 64 MiB in it are 5 Mbit/s.
@@ -45,9 +42,6 @@ const SETTINGS_BYTES_MAX: usize = 2 << 10;
 const USER: &str = "tapeline-user";
 /// Header: a signature of minisign over the component, percent-encoded.
 const SIGNATURE: &str = "tapeline-signature";
-
-/// What those show who may administer a pipeline. Only its digest is kept, and nothing prints it.
-pub struct AdminToken([u8; 32]);
 
 /// Who may administer, and what.
 pub struct Admin {
@@ -66,44 +60,21 @@ impl Default for UploadRoom {
     }
 }
 
-impl AdminToken {
-    /// The token that this process was started with; `None` when it was started without one.
-    ///
-    /// # Errors
-    /// `Invalid` when it is shorter than 16 letters: one that is empty or easy to guess is none.
-    pub fn of_environment() -> Result<Option<Self>> {
-        match std::env::var(TOKEN_VARIABLE) {
-            Ok(text) => Self::new(&text).map(Some),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(unfit("is not text")),
-        }
+/// The token that this process was started with; `None` when it was started without one.
+///
+/// # Errors
+/// `Invalid` when it is shorter than 16 letters: one that is empty or easy to guess is none.
+pub fn token_of_environment() -> Result<Option<AdminToken>> {
+    let unfit = |found: String| {
+        Error::invalid(format!(
+            "use the token of {TOKEN_VARIABLE}: it {found}, instead of {TOKEN_BYTES_MIN} or more letters and digits; leave it unset for no administration"
+        ))
+    };
+    match std::env::var(TOKEN_VARIABLE) {
+        Ok(text) => AdminToken::new(&text).map(Some).map_err(unfit),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(unfit("is not text".to_owned())),
     }
-
-    /// A token.
-    ///
-    /// # Errors
-    /// As [`Self::of_environment`].
-    pub fn new(text: &str) -> Result<Self> {
-        if text.len() < TOKEN_BYTES_MIN {
-            return Err(unfit(&format!("has {} letters", text.len())));
-        }
-        if text.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
-            return Err(unfit("has spaces or control characters in it"));
-        }
-        Ok(Self(Sha256::digest(text).into()))
-    }
-
-    /// Whether this is it. Takes the same time whatever is wrong with it.
-    fn is(&self, shown: &str) -> bool {
-        let shown: [u8; 32] = Sha256::digest(shown).into();
-        bool::from(self.0.ct_eq(&shown))
-    }
-}
-
-fn unfit(found: &str) -> Error {
-    Error::invalid(format!(
-        "use the token of {TOKEN_VARIABLE}: it {found}, instead of {TOKEN_BYTES_MIN} or more letters and digits; leave it unset for no administration"
-    ))
 }
 
 impl Api {
@@ -115,14 +86,13 @@ impl Api {
             return Err(Problem::new(What::AdminOff, detail));
         };
         let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let shown = shown.and_then(|value| value.split_once(' '));
-        let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-        // Compared also when there is none.
-        if admin.token.is(shown.unwrap_or_default()) {
-            return Ok(admin);
+        match admin.token.check(shown) {
+            Ok(()) => Ok(admin),
+            Err(what) => {
+                let detail = format!("{what}; send `Authorization: Bearer <{TOKEN_VARIABLE}>`");
+                Err(Problem::new(What::Unauthorized, detail))
+            }
         }
-        let what = if shown.is_some() { "the token is another one" } else { "there is no bearer token" };
-        Err(Problem::new(What::Unauthorized, format!("{what}; send `Authorization: Bearer <{TOKEN_VARIABLE}>`")))
     }
 
     fn rollout(&self) -> Result<&Rollout, Problem> {
@@ -410,23 +380,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         };
         Problem::new(what, format!("failed to {}", chain(&error)))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_that_can_be_guessed_is_none() {
-        for wrong in ["", "secret", "123456789012345", "sixteen letters!", "tab\tin the middle of it"] {
-            let error = AdminToken::new(wrong).err().unwrap().to_string();
-            assert!(error.contains("16 or more"), "{error}");
-            assert!(wrong.is_empty() || !error.contains(wrong), "it is not repeated");
-        }
-        let token = AdminToken::new("0123456789abcdef").unwrap();
-        assert!(token.is("0123456789abcdef"));
-        for wrong in ["", "0123456789abcdeg", "0123456789abcde", "0123456789abcdef0", "0123456789ABCDEF"] {
-            assert!(!token.is(wrong), "{wrong}");
-        }
-    }
 }

@@ -8,31 +8,22 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
+use tapeline_invoke::admit;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
 
+pub use tapeline_invoke::admit::BODY_BYTES_MAX;
+
 use super::problem::{Problem, What};
 
-/// Bytes of a body: some 70,000 trades. Whoever has more sends more bodies, or a file to `tapeline run`.
-pub const BODY_BYTES_MAX: usize = 8 << 20;
 /// Bytes of all bodies that are being read or worked on. Their answers and events take a few times as much.
 const BODIES_BYTES_MAX: usize = 128 << 20;
 /// How long a body may take to come: 8 MiB in it are 2 Mbit/s.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 /// Room is given in units of this many bytes, since a semaphore counts in 32 bits.
 const ROOM_UNIT: usize = 1 << 10;
-
-/// What bodies may hold. Programs like `curl` call whatever they send a form.
-const CONTENT_TYPES: [&str; 6] = [
-    "application/json",
-    "application/x-ndjson",
-    "application/jsonl",
-    "application/octet-stream",
-    "application/x-www-form-urlencoded",
-    "text/plain",
-];
 
 /// Room for bodies.
 pub(super) struct BodyRoom(Semaphore);
@@ -72,21 +63,14 @@ impl BodyRoom {
 }
 
 fn too_large() -> Problem {
-    Problem::new(What::BodyTooLarge, format!("a body may have {BODY_BYTES_MAX} bytes; send it in parts"))
+    Problem::new(What::BodyTooLarge, admit::too_large())
 }
 
 fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|value| *value != "identity") {
-        let detail = format!("bodies are read as they are, not decoded from {encoding:?}");
-        return Err(Problem::new(What::WrongContent, detail));
-    }
-    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim_ascii();
-    if CONTENT_TYPES.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
-        return Ok(());
-    }
-    let detail = format!("{given:?} is none of {}", CONTENT_TYPES.join(", "));
-    Err(Problem::new(What::WrongContent, detail))
+    // What is no text is no content that we know.
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let checked = admit::check_content(text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
+    checked.map_err(|detail| Problem::new(What::WrongContent, detail))
 }
 
 /// Parameters behind the question mark. One that is not known is an error.

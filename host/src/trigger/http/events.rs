@@ -8,32 +8,18 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use tapeline_invoke::admit;
 
 use super::{
     Api,
-    admit::Parameters,
     problem::{Problem, What, chain},
 };
 use crate::{
-    connector::LINE_BYTES_MAX,
     error::Kind,
-    pipeline::{EVENTS, IngestError, now_ns, records},
+    pipeline::{IngestError, now_ns},
     store::JournalRecord,
 };
-
-/// Records of a request: more than fit into a body as trades. Each takes some hundred bytes besides its own.
-const RECORDS_MAX: usize = 100_000;
-/// What the host's own formats begin with.
-const RESERVED: &str = "tapeline-";
-/// Letters of a format's name, as in a pipeline file.
-const FORMAT_BYTES_MAX: usize = 60;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Sending {
-    format: Option<String>,
-}
 
 #[derive(Serialize)]
 struct Accepted {
@@ -44,14 +30,14 @@ struct Accepted {
 pub(super) async fn append(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    Parameters(Sending { format }): Parameters<Sending>,
     request: Request,
 ) -> Result<Response, Problem> {
     if name != api.pipeline {
-        return Err(Problem::new(What::UnknownPipeline, format!("pipeline {name:?} is not {:?}", api.pipeline)));
+        return Err(Problem::new(What::UnknownPipeline, admit::unknown_pipeline(&name, &api.pipeline)));
     }
-    let format = format.unwrap_or_else(|| EVENTS.to_owned());
-    check_format(&format)?;
+    let parameter = |detail| Problem::new(What::BadParameter, detail);
+    let [format] = admit::parameters(request.uri().query(), ["format"]).map_err(parameter)?;
+    let format = admit::format_or_events(format).map_err(parameter)?;
     let body = api.body_room.read(request).await?;
     let records = journal_records(&body.bytes, &format)?;
     let accepted = records.len();
@@ -59,33 +45,16 @@ pub(super) async fn append(
     Ok((StatusCode::ACCEPTED, Json(Accepted { accepted, last })).into_response())
 }
 
-fn check_format(format: &str) -> Result<(), Problem> {
-    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let is_name = (1..=FORMAT_BYTES_MAX).contains(&format.len()) && format.bytes().all(is_allowed);
-    if is_name && !format.starts_with(RESERVED) {
-        return Ok(());
-    }
-    let detail = format!("format: {format:?} instead of 1 to {FORMAT_BYTES_MAX} of a-z, 0-9 and -, not {RESERVED}...");
-    Err(Problem::new(What::BadParameter, detail))
-}
-
 fn journal_records(body: &[u8], format: &str) -> Result<Vec<JournalRecord>, Problem> {
-    let bad = |detail: String| Problem::new(What::BadBody, detail);
-    let lines = records(body, format).map_err(|error| bad(error.to_string()))?;
+    let records = admit::entering(body, format).map_err(|detail| Problem::new(What::BadBody, detail))?;
     let received = now_ns();
-    let mut out = Vec::new();
-    for (at, line) in lines.iter().enumerate().filter(|(_, line)| !line.is_empty()) {
-        if line.len() > LINE_BYTES_MAX {
-            let length = line.len();
-            return Err(bad(format!("line {}: {length} bytes; a record may have {LINE_BYTES_MAX}", at + 1)));
-        }
-        if out.len() == RECORDS_MAX {
-            return Err(bad(format!("more than {RECORDS_MAX} records; send them in parts")));
-        }
-        let bytes = one_line(line);
-        out.push(JournalRecord { format: format.to_owned(), stage: None, received: Some(received), bytes });
-    }
-    if out.is_empty() { Err(bad("the body holds no record".to_owned())) } else { Ok(out) }
+    let record = |record: &&[u8]| JournalRecord {
+        format: format.to_owned(),
+        stage: None,
+        received: Some(received),
+        bytes: one_line(record),
+    };
+    Ok(records.iter().map(record).collect())
 }
 
 /// An element of an array may stand on several lines; a record stands on one. JSON has line ends only between tokens.
@@ -118,24 +87,5 @@ mod tests {
         assert_eq!(texts("{\"a\":1}\r\n\n{\"b\":2}\n", "events"), ["{\"a\":1}", "{\"b\":2}"]);
         assert_eq!(texts("[{\"a\":\n1},{\"b\":2}]", "events"), ["{\"a\": 1}", "{\"b\":2}"]);
         assert_eq!(texts("[1,2]\n[3]", "binance"), ["[1,2]", "[3]"]);
-    }
-
-    #[test]
-    fn what_cannot_be_stored_is_refused() {
-        for body in ["", "\n \n", "[]", "[{]"] {
-            assert!(journal_records(body.as_bytes(), "events").is_err(), "{body:?}");
-        }
-        assert!(journal_records(&vec![b'x'; LINE_BYTES_MAX], "events").is_ok());
-        assert!(journal_records(&vec![b'x'; LINE_BYTES_MAX + 1], "events").is_err());
-        assert!(journal_records("x\n".repeat(RECORDS_MAX).as_bytes(), "events").is_ok());
-        assert!(journal_records("x\n".repeat(RECORDS_MAX + 1).as_bytes(), "events").is_err());
-    }
-
-    #[test]
-    fn formats_of_the_host_are_reserved() {
-        assert!(check_format("binance").is_ok());
-        for format in ["", "tapeline-watermark", "tapeline-cursor", "Events", "a b"] {
-            assert!(check_format(format).is_err(), "{format:?}");
-        }
     }
 }

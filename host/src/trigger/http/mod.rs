@@ -34,8 +34,10 @@ use self::{
     problem::{Problem, What},
     store::Reader,
 };
+pub use tapeline_invoke::AdminToken;
+
 pub use self::{
-    admin::{Admin, AdminToken, TOKEN_VARIABLE},
+    admin::{Admin, TOKEN_VARIABLE, token_of_environment},
     admit::BODY_BYTES_MAX,
     serve::serve,
 };
@@ -190,5 +192,5 @@ async fn unknown_route(uri: Uri) -> Problem {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    Problem::new(What::WrongMethod, format!("{} cannot be asked with {method}", uri.path()))
+    Problem::new(What::WrongMethod, tapeline_invoke::admit::wrong_method(uri.path(), method.as_str()))
 }

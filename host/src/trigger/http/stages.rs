@@ -7,11 +7,10 @@ use axum::{
     http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
+use tapeline_invoke::admit;
 
 use super::{
     Api,
-    admit::Parameters,
     problem::{Problem, What},
 };
 use crate::{
@@ -22,23 +21,17 @@ use crate::{
 /// What JSON lines are called.
 pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Invocation {
-    session: Option<String>,
-    format: Option<String>,
-}
-
 pub(super) async fn invoke(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    Parameters(Invocation { session, format }): Parameters<Invocation>,
     request: Request,
 ) -> Result<Response, Problem> {
     let Some(stage) = api.stages.get(&name) else {
-        let known = api.stages.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        return Err(Problem::new(What::UnknownStage, format!("stage {name:?} is none of {known}")));
+        let known = api.stages.keys().map(String::as_str);
+        return Err(Problem::new(What::UnknownStage, admit::unknown_stage(&name, known)));
     };
+    let [session, format] = admit::parameters(request.uri().query(), ["session", "format"])
+        .map_err(|detail| Problem::new(What::BadParameter, detail))?;
     if session.is_some() {
         // It leaves something behind in this process.
         api.admin(request.headers())?;
