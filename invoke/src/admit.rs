@@ -110,6 +110,20 @@ pub fn entering<'a>(body: &'a [u8], format: &str) -> Result<Vec<&'a [u8]>, Strin
     if out.is_empty() { Err("the body holds no record".to_owned()) } else { Ok(out) }
 }
 
+/// Bytes of a session's name: a UUID and what somebody puts in front of it.
+const SESSION_NAME_BYTES_MAX: usize = 128;
+
+/// Whether a session can have this name.
+///
+/// # Errors
+/// Says what a name is.
+pub fn check_session(name: &str) -> Result<(), String> {
+    if (1..=SESSION_NAME_BYTES_MAX).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(format!("a session has a name of 1 to {SESSION_NAME_BYTES_MAX} bytes"))
+}
+
 /// The format of records that do not say theirs.
 pub fn format_or_events(format: Option<String>) -> Result<String, String> {
     let format = format.unwrap_or_else(|| EVENTS.to_owned());

@@ -104,7 +104,7 @@ const KIND_FLAGS: [Kinds; 12] = [
 
 impl From<Kinds> for KindSet {
     fn from(kinds: Kinds) -> Self {
-        let flags = KIND_FLAGS.iter().enumerate().filter(|(_, flag)| kinds.contains(**flag));
+        let flags = KIND_FLAGS.iter().enumerate().filter(|(_, flag)| kinds & **flag == **flag);
         Self(flags.map(|(at, _)| 1 << at).sum())
     }
 }

@@ -121,3 +121,12 @@ pub fn document(what: What, detail: &str, path: &str) -> Vec<u8> {
     // Texts and a number can always be written.
     serde_json::to_vec(&Document { r#type: what.uri(), title, status, detail, instance: path }).unwrap_or_default()
 }
+
+/// What a problem document says in detail; `None` for bytes that are none.
+pub fn detail(document: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Detail {
+        detail: String,
+    }
+    serde_json::from_slice::<Detail>(document).ok().map(|document| document.detail)
+}

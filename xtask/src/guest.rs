@@ -27,10 +27,19 @@ const FLAG_SEPARATOR: &str = "\u{1f}";
 pub(crate) fn build_all(workspace: &Workspace) -> Result<()> {
     let target = WasmTarget::find()?;
     build_stages(workspace, &target, workspace.stages())?;
+    build_fronts(workspace, &target)?;
     for guest in workspace.test_guests() {
-        build(workspace, &target, guest, &workspace.components().join("test"))?;
+        build(workspace, &target, &Guest::of(guest), &workspace.components().join("test"))?;
     }
     Ok(())
+}
+
+/// Builds what stands in front of the stages under Spin, into `components/spin/<what>.wasm`.
+fn build_fronts(workspace: &Workspace, target: &WasmTarget) -> Result<()> {
+    FRONTS.iter().try_for_each(|front| {
+        let guest = Guest { package: FRONT, feature: Some(front), name: front };
+        build(workspace, target, &guest, &workspace.components().join("spin"))
+    })
 }
 
 /// Builds some of the stages, and nothing else.
@@ -45,24 +54,44 @@ pub(crate) fn build_some(workspace: &Workspace, stages: &[String]) -> Result<()>
 }
 
 fn build_stages(workspace: &Workspace, target: &WasmTarget, stages: &[String]) -> Result<()> {
-    stages.iter().try_for_each(|stage| build(workspace, target, stage, &workspace.components()))
+    stages.iter().try_for_each(|stage| build(workspace, target, &Guest::of(stage), &workspace.components()))
 }
 
-fn build(workspace: &Workspace, target: &WasmTarget, package: &str, folder: &Path) -> Result<()> {
+/// The package of what stands in front of stages, and its features: what it can stand in front of.
+const FRONT: &str = "spin-front";
+const FRONTS: [&str; 4] = ["fetcher", "stage", "writer", "pipeline"];
+
+/// A component to be built.
+struct Guest<'a> {
+    package: &'a str,
+    feature: Option<&'a str>,
+    /// What its file is called.
+    name: &'a str,
+}
+
+impl<'a> Guest<'a> {
+    /// The one component of a package, under the name that a pipeline file calls it by.
+    fn of(package: &'a str) -> Self {
+        Self { package, feature: None, name: package }
+    }
+}
+
+fn build(workspace: &Workspace, target: &WasmTarget, guest: &Guest<'_>, folder: &Path) -> Result<()> {
+    let Guest { package, feature, name } = *guest;
     let mut command = workspace.cargo("rustc");
     command.args(["--package", package, "--lib", "--crate-type", "cdylib"]);
+    command.args(feature.iter().flat_map(|feature| ["--features", feature]));
     command.args(["--profile", PROFILE, "--target", TARGET]);
     command.arg("--target-dir").arg(workspace.guest_target());
     command.args(target.cargo_args());
     command.envs(target.environment()?);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(target).join(FLAG_SEPARATOR));
-    process::run(&mut command).with_context(|| format!("building the component of {package}"))?;
+    process::run(&mut command).with_context(|| format!("building the component {name}"))?;
 
     let built = workspace.guest_target().join(TARGET).join(PROFILE).join(built_file(package));
-    // Under the name that a pipeline file calls it by.
-    let placed = folder.join(format!("{package}.wasm"));
+    let placed = folder.join(format!("{name}.wasm"));
     if place(&built, &placed)? == Placed::New {
-        eprintln!("{package}: new component {}", workspace.display(&placed));
+        eprintln!("{name}: new component {}", workspace.display(&placed));
     }
     Ok(())
 }

@@ -118,7 +118,8 @@ fn components_in(folder: &Path, packages: &[Value]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for package in packages {
         let place = Path::new(text_at(package, "/manifest_path")?).parent();
-        if place.and_then(Path::parent) == Some(folder) && is_component(package) {
+        let is_front = package.pointer("/metadata/tapeline/front").is_some();
+        if place.and_then(Path::parent) == Some(folder) && is_component(package) && !is_front {
             names.push(text_at(package, "/name")?.to_owned());
         }
     }
@@ -147,7 +148,7 @@ mod tests {
             { "name": "spin-forever", "manifest_path": "/code/tests/guests/spin-forever/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
             { "name": "dedup", "manifest_path": "/code/functions/dedup/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
             { "name": "alarm", "manifest_path": "/code/functions/alarm/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
-            { "name": "front", "manifest_path": "/code/functions/spin/front/Cargo.toml", "targets": [{ "kind": ["cdylib"] }] },
+            { "name": "front", "manifest_path": "/code/functions/front/Cargo.toml", "targets": [{ "kind": ["cdylib"] }], "metadata": { "tapeline": { "front": true } } },
             { "name": "tapeline-sdk", "manifest_path": "/code/functions/sdk/Cargo.toml", "targets": [{ "kind": ["lib"] }] },
             { "name": "echo", "manifest_path": "/code/tests/guests/echo/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] }
         ]
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn stages_and_test_guests_are_told_by_their_folder() {
         let workspace = Workspace::from_metadata(METADATA).unwrap();
-        assert_eq!(workspace.stages(), ["alarm", "dedup"], "the SDK is no component, and what lies deeper no stage");
+        assert_eq!(workspace.stages(), ["alarm", "dedup"], "the SDK is no component, and the front of Spin no stage");
         assert_eq!(workspace.test_guests(), ["echo", "spin-forever"]);
     }
 

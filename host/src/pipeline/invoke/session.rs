@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
+use tapeline_invoke::admit::check_session;
 
 use super::InvokeError;
 use crate::contract::Entry;
@@ -18,8 +19,6 @@ pub const SESSION_BYTES_MAX: usize = 16 << 20;
 /// A session that has not been called for so long may be forgotten when another one needs its place: whoever works at
 /// a prompt is back within it.
 pub const SESSION_IDLE_MIN: Duration = Duration::from_secs(15 * 60);
-/// Bytes of a session's name: a UUID and what somebody puts in front of it.
-const NAME_BYTES_MAX: usize = 128;
 
 /// What an entry takes besides its key and value.
 const ENTRY_BYTES: usize = size_of::<Entry>();
@@ -57,9 +56,7 @@ impl Sessions {
     /// # Errors
     /// `TooMany` when there is no room for another one; `BadSession` for a name that none can have.
     pub(super) fn find(&self, name: &str, now: Instant) -> Result<Arc<tokio::sync::Mutex<SessionState>>, InvokeError> {
-        if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            return Err(InvokeError::BadSession(format!("a session has a name of 1 to {NAME_BYTES_MAX} bytes")));
-        }
+        check_session(name).map_err(InvokeError::BadSession)?;
         let mut sessions = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = sessions.get_mut(name) {
             session.last_call = now;
@@ -214,6 +211,6 @@ mod tests {
     #[test]
     fn a_session_has_a_name() {
         assert!(Sessions::default().find("", Instant::now()).is_err());
-        assert!(Sessions::default().find(&"x".repeat(NAME_BYTES_MAX + 1), Instant::now()).is_err());
+        assert!(Sessions::default().find(&"x".repeat(129), Instant::now()).is_err());
     }
 }

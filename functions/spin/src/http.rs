@@ -1,0 +1,144 @@
+//! Requests in and answers out, with the limits and problem documents of our own host.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use spin_sdk::http::{FullBody, HeaderValue, Request, Response, StatusCode};
+use spin_sdk::variables;
+use tapeline_invoke::{
+    AdminToken, Counts,
+    admit::{self, BODY_BYTES_MAX},
+    problem::{PROBLEM_JSON, What, document},
+};
+
+use crate::{messages::MESSAGE_BYTES_MAX, state::StateError};
+
+/// Our answers.
+pub(crate) type Answer = Response<FullBody<Bytes>>;
+
+/// Seconds after which a client may try again what there was no room for.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// What JSON lines are called.
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// An error that a client is told.
+pub(crate) struct Problem {
+    what: What,
+    detail: String,
+}
+
+impl Problem {
+    pub(crate) fn new(what: What, detail: impl Into<String>) -> Self {
+        Self { what, detail: detail.into() }
+    }
+
+    /// The answer to whoever asked for this path.
+    pub(crate) fn answer(&self, path: &str) -> Answer {
+        let mut answer = Response::new(FullBody::new(document(self.what, &self.detail, path).into()));
+        let status = self.what.status();
+        *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = answer.headers_mut();
+        headers.insert("content-type", HeaderValue::from_static(PROBLEM_JSON));
+        if matches!(status, 503 | 429) {
+            headers.insert("retry-after", RETRY_AFTER_SECONDS);
+        }
+        if status == 401 {
+            headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
+        }
+        if status == 405 {
+            headers.insert("allow", HeaderValue::from_static(if path == HEALTH_PATH { "GET,HEAD" } else { "POST" }));
+        }
+        answer
+    }
+}
+
+impl From<StateError> for Problem {
+    fn from(error: StateError) -> Self {
+        let what = match &error {
+            StateError::Conflict => What::Busy,
+            StateError::Store(_) => What::Unavailable,
+            StateError::Corrupt(_) => What::Internal,
+            StateError::TooLarge(_) => What::TooManySessions,
+        };
+        Self::new(what, error.to_string())
+    }
+}
+
+/// Where it is asked whether the application serves.
+pub(crate) const HEALTH_PATH: &str = "/healthz";
+
+/// Refuses any other method.
+pub(crate) fn check_method(request: &Request, is_allowed: impl FnOnce(&str) -> bool) -> Result<(), Problem> {
+    let method = request.method().as_str();
+    if is_allowed(method) {
+        return Ok(());
+    }
+    Err(Problem::new(What::WrongMethod, admit::wrong_method(request.uri().path(), method)))
+}
+
+/// A header that is text.
+pub(crate) fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.headers().get(name).map(|value| value.to_str().unwrap_or_default())
+}
+
+/// Reads a body, if it can be one and is not too large.
+pub(crate) async fn body(request: Request) -> Result<Bytes, Problem> {
+    admit::check_content(header(&request, "content-type"), header(&request, "content-encoding"))
+        .map_err(|detail| Problem::new(What::WrongContent, detail))?;
+    let too_large = || Problem::new(What::BodyTooLarge, admit::too_large());
+    let announced = header(&request, "content-length").and_then(|length| length.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
+        return Err(too_large());
+    }
+    match Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Err(error) => Err(Problem::new(What::BadBody, error.to_string())),
+    }
+}
+
+/// Reads what another component of the application has sent.
+pub(crate) async fn message<B>(body: B) -> Result<Bytes, Problem>
+where
+    B: http_body_util::BodyExt,
+    B::Error: std::fmt::Display + Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = Limited::new(body, MESSAGE_BYTES_MAX).collect().await;
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| Problem::new(What::Unavailable, error.to_string()))
+}
+
+/// The answer of lines, with what was counted.
+pub(crate) fn lines(lines: Vec<u8>, counts: &Counts) -> Answer {
+    let mut answer = Response::new(FullBody::new(lines.into()));
+    let headers = answer.headers_mut();
+    headers.insert("content-type", NDJSON);
+    for (name, count) in counts.headers() {
+        headers.insert(name, HeaderValue::from(count));
+    }
+    answer
+}
+
+/// An answer of bytes that only the application itself is given.
+pub(crate) fn octets(bytes: Vec<u8>) -> Answer {
+    Response::new(FullBody::new(bytes.into()))
+}
+
+/// A variable of this component, as the manifest gives it.
+pub(crate) async fn variable(name: &str) -> Result<String, Problem> {
+    let missing = |error| Problem::new(What::Internal, format!("variable {name:?} of this component: {error:?}"));
+    variables::get(name).await.map_err(missing)
+}
+
+/// Lets those through who show the application's token.
+pub(crate) async fn check_admin(request: &Request) -> Result<(), Problem> {
+    const NAME: &str = "admin_token";
+    let text = variable(NAME).await?;
+    if text.is_empty() {
+        let detail =
+            format!("variable {NAME} of this application is not set, so that nobody can administer it by HTTP");
+        return Err(Problem::new(What::AdminOff, detail));
+    }
+    let unfit = |found| Problem::new(What::AdminOff, format!("variable {NAME} of this application {found}"));
+    let token = AdminToken::new(&text).map_err(unfit)?;
+    let refused = |what| Problem::new(What::Unauthorized, format!("{what}; send `Authorization: Bearer <{NAME}>`"));
+    token.check(header(request, "authorization")).map_err(refused)
+}

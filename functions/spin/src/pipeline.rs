@@ -1,0 +1,202 @@
+//! In front of a pipeline: all its stages, one after the other, committed at once.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use spin_sdk::{
+    http::{self, FullBody, Request, Response, StatusCode},
+    http_service,
+};
+use tapeline_invoke::{
+    Counts, Hop, Watermark, WatermarkSettings, admit, answer::write_disbelieved, names::Names, problem::What,
+};
+
+use crate::{
+    bucket::SpinBucket,
+    http::{Answer, HEALTH_PATH, Problem, body, check_method, lines, variable},
+    messages::{PASS_PATH, Pass, PassAnswer, Work},
+    state::{Changes, Commit, Scope, StateError},
+};
+
+/// How often a request begins again because another one was faster.
+const TRIES_MAX: usize = 8;
+
+/// What the manifest says of the pipeline.
+struct Settings {
+    name: String,
+    /// In the order of the data.
+    stages: Vec<String>,
+    watermark: WatermarkSettings,
+}
+
+#[http_service]
+async fn handle(request: Request) -> Answer {
+    let path = request.uri().path().to_owned();
+    answer(request, &path).await.unwrap_or_else(|problem| problem.answer(&path))
+}
+
+async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match segments.as_slice() {
+        ["healthz"] => {
+            debug_assert_eq!(path, HEALTH_PATH, "one name for one place");
+            check_method(&request, |method| matches!(method, "GET" | "HEAD"))?;
+            Ok(Response::new(FullBody::new(Bytes::from_static(b"ok\n"))))
+        }
+        ["pipelines", name, "events"] => {
+            check_method(&request, |method| method == "POST")?;
+            let settings = Settings::load().await?;
+            if *name != settings.name {
+                return Err(Problem::new(What::UnknownPipeline, admit::unknown_pipeline(name, &settings.name)));
+            }
+            take(request, &settings).await
+        }
+        ["stages", name, "invoke"] => {
+            // Those that are known have triggers of their own.
+            let settings = Settings::load().await?;
+            let known = settings.stages.iter().map(String::as_str);
+            check_method(&request, |method| method == "POST")?;
+            Err(Problem::new(What::UnknownStage, admit::unknown_stage(name, known)))
+        }
+        _ => Err(Problem::new(What::UnknownRoute, format!("there is no {path}"))),
+    }
+}
+
+async fn take(request: Request, settings: &Settings) -> Result<Answer, Problem> {
+    let parameter = |detail| Problem::new(What::BadParameter, detail);
+    let [format] = admit::parameters(request.uri().query(), ["format"]).map_err(parameter)?;
+    let format = admit::format_or_events(format).map_err(parameter)?;
+    let body = body(request).await?;
+    admit::entering(&body, &format).map_err(|detail| Problem::new(What::BadBody, detail))?;
+    let received = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let received = i64::try_from(received.as_nanos()).unwrap_or(i64::MAX);
+    let bucket = SpinBucket::open()?;
+    let scope = Scope::of_pipeline(&bucket, &settings.name);
+    for _ in 1..TRIES_MAX {
+        let work = Work::Records { format: format.clone(), received, body: body.to_vec() };
+        match run(&scope, settings, work).await {
+            Ok(answer) => return Ok(answer),
+            Err(Stopped::Conflict) => {}
+            Err(Stopped::Problem(problem)) => return Err(problem),
+        }
+    }
+    Err(StateError::Conflict.into())
+}
+
+/// Why a request did not get through.
+enum Stopped {
+    /// Another one was faster.
+    Conflict,
+    Problem(Problem),
+}
+
+impl From<StateError> for Stopped {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Conflict => Self::Conflict,
+            error => Self::Problem(error.into()),
+        }
+    }
+}
+
+impl From<Problem> for Stopped {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// Hands the records from stage to stage, and commits what they have changed.
+async fn run(scope: &Scope<'_, SpinBucket>, settings: &Settings, mut work: Work) -> Result<Answer, Stopped> {
+    let before = scope.begin()?;
+    let mut watermark = Watermark::new(settings.watermark);
+    watermark.set(before.newest, before.watermark);
+    let (mut out, mut rejects, mut changes, mut total) = (Vec::new(), Vec::new(), Vec::new(), Counts::default());
+    for (at, stage) in settings.stages.iter().enumerate() {
+        let pass = Pass { scope: scope.name().to_owned(), number: before.number, watermark: before.watermark, work };
+        let answer = ask(stage, &pass).await?;
+        rejects.extend(answer.rejects);
+        out.extend(answer.rows);
+        let mut events = answer.events;
+        let is_first = at == 0;
+        if is_first {
+            total.entered = answer.counts.entered;
+            let mut names = Names::default();
+            let decoded = events.unpack(&mut names).map_err(|breach| fault(stage, &breach.to_string()))?;
+            let assigned = watermark.assign(decoded);
+            for early in &assigned.early {
+                write_disbelieved(&early.group, &early.reason, &names, &mut rejects);
+            }
+            total.dead += assigned.early.len() as u64;
+            events = Hop::pack(assigned.batch, &names);
+        }
+        count(&mut total, &answer.counts, at + 1 == settings.stages.len());
+        if !answer.changes.is_empty() {
+            changes.push(Changes { stage: stage.clone(), entries: answer.changes });
+        }
+        work = Work::Events(events);
+    }
+    let next =
+        Commit { number: before.number + 1, newest: watermark.newest(), watermark: watermark.current(), changes };
+    scope.commit(&before, &next)?;
+    out.extend(rejects);
+    Ok(lines(out, &total))
+}
+
+/// Adds what a stage has counted: what leaves the pipeline on the way, and at its end what gets through.
+fn count(total: &mut Counts, counts: &Counts, is_last: bool) {
+    total.duplicate += counts.duplicate;
+    total.late += counts.late;
+    total.dead += counts.dead;
+    for (rule, dropped) in &counts.dropped {
+        *total.dropped.entry(rule.clone()).or_default() += dropped;
+    }
+    if is_last {
+        total.out = counts.out;
+    }
+}
+
+async fn ask(stage: &str, pass: &Pass) -> Result<PassAnswer, Stopped> {
+    let bytes = postcard::to_allocvec(pass).map_err(|error| fault(stage, &error.to_string()))?;
+    let url = format!("http://{stage}.spin.internal{PASS_PATH}");
+    let away = |error| Problem::new(What::Unavailable, format!("stage {stage} does not answer: {error}"));
+    let response = http::post(url, bytes).await.map_err(away)?;
+    let status = response.status();
+    let body = crate::http::message(response.into_body()).await?;
+    if status == StatusCode::OK {
+        return Ok(postcard::from_bytes(&body).map_err(|error| fault(stage, &error.to_string()))?);
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        // It may have been a faster request, or the store: beginning again shows which.
+        return Err(Stopped::Conflict);
+    }
+    let told = tapeline_invoke::problem::detail(&body);
+    let reason =
+        told.unwrap_or_else(|| "it trapped, or took more than it may; nothing of the request is stored".to_owned());
+    Err(fault(stage, &reason).into())
+}
+
+fn fault(stage: &str, reason: &str) -> Problem {
+    Problem::new(What::StageFault, format!("stage {stage}: {reason}"))
+}
+
+impl Settings {
+    async fn load() -> Result<Self, Problem> {
+        let stages = variable("stages").await?;
+        let stages: Vec<String> = stages.split(',').map(|stage| stage.trim().to_owned()).collect();
+        let watermark = WatermarkSettings {
+            delay: duration("watermark_delay").await?,
+            every: duration("watermark_every").await?,
+            max_future: duration("watermark_max_future").await?,
+        };
+        Ok(Self { name: variable("pipeline").await?, stages, watermark })
+    }
+}
+
+/// A variable that is a length of time, ns.
+async fn duration(name: &str) -> Result<i64, Problem> {
+    let text = variable(name).await?;
+    let unfit =
+        || Problem::new(What::Internal, format!("variable {name:?}: {text:?} instead of a time such as \"2s\""));
+    let duration = humantime::parse_duration(&text).map_err(|_| unfit())?;
+    i64::try_from(duration.as_nanos()).map_err(|_| unfit())
+}

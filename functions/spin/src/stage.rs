@@ -1,0 +1,320 @@
+//! In front of one stage.
+
+use std::cell::RefCell;
+
+use futures_util::FutureExt as _;
+use spin_sdk::{http::Request, http_service};
+use tapeline_invoke::{
+    Asking, CallError, Callee, Caller, Hop, NoState, Role, StateOf, admit,
+    batch::Breach,
+    body::records,
+    contract::{Decoded, Description, END, Entry, Frames, Input, Output, SettingError, StateError, Written},
+    problem::What,
+};
+
+use crate::{
+    bucket::SpinBucket,
+    http::{Answer, Problem, body, check_admin, check_method, lines, octets, variable},
+    messages::{PASS_PATH, Pass, PassAnswer, Work},
+    state::{self, Changes, Commit, Scope},
+};
+
+#[cfg(feature = "fetcher")]
+use tapeline_invoke::contract::decode as exported;
+#[cfg(feature = "stage")]
+use tapeline_invoke::contract::process as exported;
+#[cfg(feature = "writer")]
+use tapeline_invoke::contract::write as exported;
+
+const ROLE: Role = if cfg!(feature = "fetcher") {
+    Role::Fetcher
+} else if cfg!(feature = "writer") {
+    Role::Writer
+} else {
+    Role::Stage
+};
+/// How often a session's call begins again because another one was faster.
+const TRIES_MAX: usize = 8;
+
+thread_local! {
+    /// The stage, once it has its settings. Lives as long as the instance.
+    static CALLER: RefCell<Option<Caller<Composed>>> = const { RefCell::new(None) };
+}
+
+/// The stage that this component was composed with.
+struct Composed;
+
+/// Why a stage has no answer.
+enum Fault {
+    Breach(Breach),
+    Stage(String),
+    State(state::StateError),
+}
+
+impl From<Breach> for Fault {
+    fn from(breach: Breach) -> Self {
+        Self::Breach(breach)
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Breach(breach) => Self::new(What::StageFault, breach.to_string()),
+            Fault::Stage(reason) => Self::new(What::StageFault, reason),
+            Fault::State(error) => error.into(),
+        }
+    }
+}
+
+impl From<CallError<Fault>> for Problem {
+    fn from(error: CallError<Fault>) -> Self {
+        match error {
+            CallError::BadBody(error) => Self::new(What::BadBody, error.to_string()),
+            CallError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+#[http_service]
+async fn handle(request: Request) -> Answer {
+    let path = request.uri().path().to_owned();
+    answer(request, &path).await.unwrap_or_else(|problem| problem.answer(&path))
+}
+
+async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
+    let stage = variable("stage").await?;
+    if path == PASS_PATH {
+        return pass(request, &stage).await;
+    }
+    if path != format!("/stages/{stage}/invoke") {
+        return Err(Problem::new(What::UnknownRoute, format!("there is no {path}")));
+    }
+    check_method(&request, |method| method == "POST")?;
+    let [session, format] = admit::parameters(request.uri().query(), ["session", "format"])
+        .map_err(|detail| Problem::new(What::BadParameter, detail))?;
+    if session.is_some() {
+        // It leaves something behind.
+        check_admin(&request).await?;
+    }
+    let body = body(request).await?;
+    let settings = variable("settings").await?;
+    // No receive time: the answer depends on what was sent alone.
+    let asking = Asking { format: format.as_deref(), received: None };
+    let invoked = match session {
+        Some(session) => invoke_in_session(&stage, &settings, &session, &body, asking)?,
+        None => {
+            let records = records(&body, asking.format()).map_err(CallError::BadBody)?;
+            with_caller(&settings, |caller| now(caller.call(&records, asking, None::<&mut NoState>)))?
+                .map(|(it, _)| it)?
+        }
+    };
+    Ok(lines(invoked.lines, &invoked.counts))
+}
+
+fn invoke_in_session(
+    stage: &str,
+    settings: &str,
+    session: &str,
+    body: &[u8],
+    asking: Asking<'_>,
+) -> Result<tapeline_invoke::Invoked, Problem> {
+    admit::check_session(session).map_err(|detail| Problem::new(What::BadParameter, detail))?;
+    let records = records(body, asking.format()).map_err(CallError::BadBody)?;
+    let bucket = SpinBucket::open()?;
+    let scope = Scope::of_session(&bucket, stage, session);
+    for _ in 1..TRIES_MAX {
+        match try_in_session(&scope, stage, settings, &records, asking) {
+            Err(Tried::Again) => {}
+            Err(Tried::Failed(problem)) => return Err(problem),
+            Ok(invoked) => return Ok(invoked),
+        }
+    }
+    Err(state::StateError::Conflict.into())
+}
+
+enum Tried {
+    Again,
+    Failed(Problem),
+}
+
+impl From<state::StateError> for Tried {
+    fn from(error: state::StateError) -> Self {
+        match error {
+            state::StateError::Conflict => Self::Again,
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+fn try_in_session(
+    scope: &Scope<'_, SpinBucket>,
+    stage: &str,
+    settings: &str,
+    records: &[&[u8]],
+    asking: Asking<'_>,
+) -> Result<tapeline_invoke::Invoked, Tried> {
+    let before = scope.begin()?;
+    let (invoked, watermark, entries) = with_caller(settings, |caller| {
+        let mut stored = Stored { scope, stage, at: &before };
+        let called = now(caller.call(records, asking, Some(&mut stored)));
+        let (invoked, watermark) = called.map_err(|error| match error {
+            CallError::Fault(Fault::State(error)) => Tried::from(error),
+            error => Tried::Failed(error.into()),
+        })?;
+        Ok::<_, Tried>((invoked, watermark, checkpoint()))
+    })
+    .map_err(Tried::Failed)??;
+    let changes = vec![Changes { stage: stage.to_owned(), entries }];
+    let watermark = before.watermark.max(watermark);
+    let next = Commit { number: before.number + 1, newest: i64::MIN, watermark, changes };
+    scope.commit(&before, &next)?;
+    Ok(invoked)
+}
+
+/// The stage's part of a request to a pipeline.
+async fn pass(request: Request, stage: &str) -> Result<Answer, Problem> {
+    let settings = variable("settings").await?;
+    let bytes = crate::http::message(request.into_body()).await?;
+    let broken = |error: postcard::Error| Problem::new(What::BadBody, error.to_string());
+    let Pass { scope, number, watermark, work } = postcard::from_bytes(&bytes).map_err(broken)?;
+    let bucket = SpinBucket::open()?;
+    let scope = Scope::named(&bucket, &scope);
+    let at = Commit { number, watermark, ..Commit::default() };
+    let answer = with_caller(&settings, |caller| {
+        let passed = match work {
+            Work::Records { format, received, body } => {
+                let records = records(&body, &format).map_err(CallError::BadBody)?;
+                now(caller.decode(&records, Asking { format: Some(&format), received: Some(received) }))?
+            }
+            Work::Events(hop) => {
+                let events = hop.unpack(caller.names()).map_err(Fault::Breach)?;
+                now(caller.pass(events, Some(&mut Stored { scope: &scope, stage, at: &at })))?
+            }
+        };
+        let events = Hop::pack(passed.events, caller.names());
+        let (rows, rejects, counts) = (passed.rows, passed.rejects, passed.counts);
+        Ok::<_, Problem>(PassAnswer { events, rows, rejects, counts, changes: checkpoint() })
+    })??;
+    postcard::to_allocvec(&answer).map(octets).map_err(broken)
+}
+
+/// Does something with the stage, which is given its settings if it has none yet.
+fn with_caller<T>(settings: &str, act: impl FnOnce(&mut Caller<Composed>) -> T) -> Result<T, Problem> {
+    CALLER.with_borrow_mut(|caller| {
+        let caller = match caller {
+            Some(caller) => caller,
+            None => caller.insert(configured(settings)?),
+        };
+        Ok(act(caller))
+    })
+}
+
+fn configured(settings: &str) -> Result<Caller<Composed>, Problem> {
+    exported::configure(settings).map_err(|SettingError { key, value, expected }| {
+        Problem::new(What::Internal, format!("setting {key}: {value} instead of {expected}"))
+    })?;
+    let description: Description = exported::describe();
+    Ok(Caller::new(Composed, ROLE, &description))
+}
+
+/// What a future gives that waits for nothing: the stage and the store answer at once.
+fn now<T>(work: impl Future<Output = T>) -> T {
+    work.now_or_never().expect("neither a composed stage nor the store lets anybody wait")
+}
+
+/// The state of a stage as it was with a commit.
+struct Stored<'a> {
+    scope: &'a Scope<'a, SpinBucket>,
+    stage: &'a str,
+    at: &'a Commit,
+}
+
+// SAFETY and threads: a component has one thread.
+impl StateOf<Composed> for Stored<'_> {
+    fn watermark(&self) -> i64 {
+        self.at.watermark
+    }
+
+    #[cfg(not(feature = "fetcher"))]
+    async fn restore(&mut self, composed: &mut Composed, input: &mut Input) -> Result<(), Fault> {
+        let mark = input.events.marks.iter().copied().filter(|mark| *mark != END).max().unwrap_or(i64::MIN);
+        let keys = exported::keys(input);
+        // It knows them now.
+        input.names.clear();
+        let entries = self.scope.load(self.stage, self.at, keys, mark).map_err(Fault::State)?;
+        composed.restore(&entries, self.at.watermark).await
+    }
+
+    #[cfg(feature = "fetcher")]
+    async fn restore(&mut self, _: &mut Composed, _: &mut Input) -> Result<(), Fault> {
+        let _ = (self.scope, self.stage, END);
+        Ok(())
+    }
+}
+
+#[cfg(not(feature = "fetcher"))]
+fn checkpoint() -> Vec<Entry> {
+    exported::checkpoint()
+}
+
+#[cfg(feature = "fetcher")]
+fn checkpoint() -> Vec<Entry> {
+    Vec::new()
+}
+
+fn other_world(function: &str) -> Fault {
+    Fault::Stage(format!("no {function} in this world"))
+}
+
+impl Callee for Composed {
+    type Fault = Fault;
+
+    #[cfg(not(feature = "fetcher"))]
+    async fn restore(&mut self, entries: &[Entry], watermark: i64) -> Result<(), Fault> {
+        exported::restore(entries, watermark).map_err(|error| {
+            Fault::Stage(match error {
+                StateError::Version(version) => {
+                    format!("the stage does not take its state: it cannot migrate version {version}")
+                }
+                StateError::Corrupt(reason) => format!("the stage does not take its state: {reason}"),
+            })
+        })
+    }
+
+    #[cfg(feature = "fetcher")]
+    async fn restore(&mut self, _: &[Entry], _: i64) -> Result<(), Fault> {
+        let _ = StateError::Version;
+        Ok(())
+    }
+
+    #[cfg(feature = "stage")]
+    async fn process(&mut self, input: &Input) -> Result<Output, Fault> {
+        Ok(exported::process(input))
+    }
+
+    #[cfg(not(feature = "stage"))]
+    async fn process(&mut self, _: &Input) -> Result<Output, Fault> {
+        Err(other_world("process"))
+    }
+
+    #[cfg(feature = "fetcher")]
+    async fn decode(&mut self, frames: &Frames) -> Result<Decoded, Fault> {
+        Ok(exported::decode(frames))
+    }
+
+    #[cfg(not(feature = "fetcher"))]
+    async fn decode(&mut self, _: &Frames) -> Result<Decoded, Fault> {
+        Err(other_world("decode"))
+    }
+
+    #[cfg(feature = "writer")]
+    async fn write(&mut self, input: &Input) -> Result<Written, Fault> {
+        Ok(exported::write(input))
+    }
+
+    #[cfg(not(feature = "writer"))]
+    async fn write(&mut self, _: &Input) -> Result<Written, Fault> {
+        Err(other_world("write"))
+    }
+}
