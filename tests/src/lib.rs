@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod conformance;
 pub mod listening;
 pub mod live;
 pub mod memory_store;
