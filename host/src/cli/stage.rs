@@ -382,7 +382,7 @@ impl Push {
 }
 
 fn tell(pushed: &Pushed) -> Result<Exit> {
-    let Pushed { stage, version, digest, standing, wants } = pushed;
+    let Pushed { stage, version, digest, standing, wants, notes } = pushed;
     let short = digest.get(..12).unwrap_or(digest);
     let text = match standing {
         Standing::Live => format!("{stage}: version {version} ({short}) goes live at the next commit"),
@@ -394,7 +394,7 @@ fn tell(pushed: &Pushed) -> Result<Exit> {
             wants.join("\n  ")
         ),
     };
-    say(&text)
+    notes.iter().fold(say(&text), |said, note| said.and_then(|_| say(&format!("  note: {}", output::visible(note)))))
 }
 
 fn say(text: &str) -> Result<Exit> {

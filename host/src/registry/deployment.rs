@@ -60,6 +60,9 @@ pub struct Version {
     /// The key that has signed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
+    /// Whether it has been let in before. It is not asked about again, and can always be gone back to.
+    #[serde(default)]
+    pub is_allowed: bool,
 }
 
 /// How a version is to be brought in.
@@ -184,7 +187,7 @@ impl From<Probation> for ProbationRule {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no such version.
-    #[error("no version {0}; there are {1}")]
+    #[error("{0:?} is no version of it; it has version {1}: a number, or eight or more letters of a digest")]
     NoVersion(String, String),
     /// It cannot be done now.
     #[error("{0}")]
@@ -247,6 +250,18 @@ impl Deployment {
         Ok(number)
     }
 
+    /// Whether a version has been let in before.
+    pub fn is_allowed(&self, number: u64) -> bool {
+        self.version(number).is_some_and(|version| version.is_allowed)
+    }
+
+    fn allow(&mut self, number: u64) {
+        self.pending.retain(|pending| pending.version != number);
+        if let Some(version) = self.versions.iter_mut().find(|version| version.number == number) {
+            version.is_allowed = true;
+        }
+    }
+
     /// Lets a version wait for approval. An earlier wish of its is forgotten.
     pub fn wait(&mut self, version: u64, way: Way, wants: Vec<String>, change: &Change) {
         self.pending.retain(|pending| pending.version != version);
@@ -263,6 +278,7 @@ impl Deployment {
             return Err(Refusal::NotNow(format!("version {version} does not wait for approval")));
         };
         let pending = self.pending.remove(at);
+        self.allow(version);
         self.note(What::Approved, version, change);
         Ok(pending.way)
     }
@@ -279,7 +295,7 @@ impl Deployment {
         let probation = probation.filter(|_| before != 0 && before != version && !was_compared);
         self.before = probation.map(|rule| (before, rule));
         self.live = version;
-        self.pending.retain(|pending| pending.version != version);
+        self.allow(version);
         self.note(What::Live, version, change);
     }
 
@@ -292,6 +308,7 @@ impl Deployment {
             return Err(Refusal::NotNow(format!("version {version} is live; there is nothing to compare it with")));
         }
         self.shadow = Some((version, rule));
+        self.allow(version);
         self.note(What::Shadow, version, change);
         Ok(())
     }
@@ -347,6 +364,7 @@ impl Deployment {
         self.live = to;
         self.before = None;
         self.shadow.take_if(|(shadow, _)| *shadow == to);
+        self.allow(to);
         let why = format!("in place of version {version}");
         self.note(What::Live, to, &Change { why, ..change.clone() });
     }

@@ -18,6 +18,7 @@ fn version(digest: &str) -> Version {
         at: 0,
         signature: None,
         signed_by: None,
+        is_allowed: false,
     }
 }
 
@@ -106,4 +107,24 @@ fn versions_and_log_are_limited() {
     assert!(deployment.version(1).is_some() && deployment.version(2).is_some(), "live, and the one before");
     assert_eq!(deployment.versions.len(), 5);
     assert_eq!(deployment.add(version("y"), &change()), Ok(VERSIONS_MAX as u64 + 1), "numbers are not given twice");
+}
+
+#[test]
+fn a_version_that_was_let_in_is_not_asked_about_again() {
+    let mut deployment = Deployment::default();
+    let first = deployment.add(version("a"), &change()).unwrap();
+    deployment.go_live(first, None, &change());
+    let second = deployment.add(version("b"), &change()).unwrap();
+    assert!(deployment.is_allowed(first) && !deployment.is_allowed(second));
+    deployment.wait(second, Way::Swap, vec!["more".to_owned()], &change());
+    let way = deployment.approve(second, &change()).unwrap();
+    assert_eq!(way, Way::Swap);
+    deployment.go_live(second, Some(RULE), &change());
+    // The one before is known, whatever it wants beyond the live one.
+    assert_eq!(deployment.add(version("a"), &change()), Ok(first));
+    assert!(deployment.is_allowed(first) && deployment.is_allowed(second));
+    // One that waits still from a time before this was noted is let go of by going back to it.
+    deployment.wait(first, Way::Swap, vec!["less".to_owned()], &change());
+    deployment.roll_back(second, first, &change());
+    assert!(deployment.pending.is_empty() && deployment.live == first);
 }

@@ -3,7 +3,7 @@
 
 use super::{Push, Rollout, WasmStage, now_ns, signature};
 use crate::{
-    contract::Description,
+    contract::{Description, KindSet, Kinds},
     error::{Error, Kind, Result},
     registry::{Origin, Version},
     runtime::{COMPONENT_BYTES_MAX, Fault, Limits},
@@ -21,6 +21,8 @@ pub(super) struct Admitted {
     pub(super) version: Version,
     /// What it wants beyond what the live version has.
     pub(super) wants: Vec<String>,
+    /// What else differs.
+    pub(super) notes: Vec<String>,
 }
 
 impl Rollout {
@@ -62,15 +64,17 @@ impl Rollout {
             at: now_ns(),
             signature: push.signature.clone(),
             signed_by,
+            is_allowed: false,
         };
         let candidate = self.stage_of(index, component, &version);
         let description = describe(&candidate)?;
+        let notes = describe(&live).map(|live| kind_differences(&live, &description)).unwrap_or_default();
         version.name = short(description.name);
         version.semver = short(description.version);
         version.state_version = description.state_version;
         self.try_on_state(&candidate)?;
         let wants = wants(&live, &candidate);
-        Ok(Admitted { version, wants })
+        Ok(Admitted { version, wants, notes })
     }
 
     /// Gives a version a copy of each state that the stage has.
@@ -126,6 +130,21 @@ fn wants(live: &WasmStage, candidate: &WasmStage) -> Vec<String> {
     wants.extend(reaching.map(|import| format!("import {import}")));
     wants.extend(setting_differences(live.settings(), candidate.settings()));
     wants
+}
+
+/// What a version is otherwise than another one, for people: it may be meant, or be the wrong file.
+fn kind_differences(live: &Description, candidate: &Description) -> Vec<String> {
+    let kinds = |kinds: Kinds| {
+        let names: Vec<&str> = KindSet::from(kinds).iter().map(|kind| kind.as_str()).collect();
+        if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    };
+    let differences = [
+        ("calls itself", live.name.clone(), candidate.name.clone()),
+        ("takes", kinds(live.takes), kinds(candidate.takes)),
+        ("gives", kinds(live.gives), kinds(candidate.gives)),
+    ];
+    let differences = differences.into_iter().filter(|(_, has, is)| has != is);
+    differences.map(|(what, has, is)| short(format!("it {what} {is}; the live version {what} {has}"))).collect()
 }
 
 fn setting_differences(has: &str, asks: &str) -> Vec<String> {

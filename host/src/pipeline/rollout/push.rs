@@ -54,6 +54,9 @@ pub struct Pushed {
     pub standing: Standing,
     /// What it wants beyond what the live version has.
     pub wants: Vec<String>,
+    /// What else whoever brought it should know.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl Rollout {
@@ -69,17 +72,20 @@ impl Rollout {
         let version = admitted.version;
         self.0.registry.put_component(&version.digest, bytes)?;
         let change = Change { at: now_ns(), by: push.by.clone(), why: push.why.clone() };
-        let (number, standing) = self.change(stage, |deployment| {
+        let (number, standing, mut notes) = self.change(stage, |deployment| {
             let number = deployment.add(version.clone(), &change)?;
-            if !admitted.wants.is_empty() && deployment.live != number {
+            if !admitted.wants.is_empty() && !deployment.is_allowed(number) {
                 deployment.wait(number, push.way, admitted.wants.clone(), &change);
-                return Ok((number, Standing::Pending));
+                return Ok((number, Standing::Pending, Vec::new()));
             }
-            Ok((number, self.bring_in(deployment, number, push.way, &change)?))
+            let notes = notes(deployment, number, push.way);
+            Ok((number, self.bring_in(deployment, number, push.way, &change)?, notes))
         })?;
+        notes.extend(admitted.notes);
         tracing::info!(stage, version = number, digest = version.digest, by = push.by, ?standing, "a version came in");
         let (stage, digest) = (stage.to_owned(), version.digest);
-        Ok(Pushed { stage, version: number, digest, standing, wants: admitted.wants })
+        let wants = if standing == Standing::Pending { admitted.wants } else { Vec::new() };
+        Ok(Pushed { stage, version: number, digest, standing, wants, notes })
     }
 
     /// Lets a version in that waits.
@@ -141,7 +147,7 @@ impl Rollout {
         }
         let found = self.change(stage, |deployment| {
             self.check_trust(deployment.find(&to.to_string())?)?;
-            if deployment.pending.iter().any(|pending| pending.version == to) {
+            if !deployment.is_allowed(to) {
                 return Err(Refusal::NotNow(format!("version {to} waits for approval")));
             }
             let live = deployment.live;
@@ -224,5 +230,24 @@ impl Rollout {
 
 fn pushed(stage: &str, version: &Version, standing: Standing) -> Pushed {
     let (number, digest) = (version.number, version.digest.clone());
-    Pushed { stage: stage.to_owned(), version: number, digest, standing, wants: Vec::new() }
+    Pushed { stage: stage.to_owned(), version: number, digest, standing, wants: Vec::new(), notes: Vec::new() }
+}
+
+/// What is not seen of how a version is brought in.
+fn notes(deployment: &Deployment, number: u64, way: Way) -> Vec<String> {
+    let mut notes = Vec::new();
+    if deployment.live == number {
+        notes.push("it is live already".to_owned());
+    }
+    if let (Way::Shadow(_), Some((other, _))) = (way, deployment.shadow)
+        && other != number
+    {
+        notes.push(format!("version {other}, which was compared until now, goes for it"));
+    }
+    if let (Way::Shadow(_), Some(_)) = (way, deployment.before) {
+        let live = deployment.live;
+        notes
+            .push(format!("it is compared once version {live} has proven itself: until then the one before stands by"));
+    }
+    notes
 }

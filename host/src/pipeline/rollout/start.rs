@@ -73,6 +73,7 @@ impl Rollout {
             at: super::now_ns(),
             signature: None,
             signed_by: None,
+            is_allowed: true,
         }
     }
 
