@@ -101,7 +101,8 @@ impl SpinApp {
                 let pre = ProxyPre::P3(self.compiled.get(id)?.clone());
                 let (engine, neighbours) = (self.engine.clone(), Arc::clone(&neighbours));
                 let id = id.to_owned();
-                let service = Service { id: id.clone(), engine, pre, grants, neighbours, reuse, made: AtomicUsize::new(0) };
+                let service =
+                    Service { id: id.clone(), engine, pre, grants, neighbours, reuse, made: AtomicUsize::new(0) };
                 Some((id, ProxyHandler::new(service)))
             };
             let services = granted.into_iter().filter_map(service).collect();
@@ -158,7 +159,11 @@ impl Running {
 struct Application(Weak<Running>);
 
 impl Neighbours for Application {
-    fn ask(&self, component: &str, request: Request<WasiBody>) -> BoxFuture<'static, Result<Response<WasiBody>, Error>> {
+    fn ask(
+        &self,
+        component: &str,
+        request: Request<WasiBody>,
+    ) -> BoxFuture<'static, Result<Response<WasiBody>, Error>> {
         let running = self.0.upgrade().filter(|running| running.services.contains_key(component));
         let Some(running) = running else {
             return future::ready(Err(Error::DestinationNotFound)).boxed();

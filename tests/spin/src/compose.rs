@@ -86,9 +86,12 @@ impl Composer {
     }
 
     fn check_imports(&self, world: WorldId) -> Result<()> {
-        let denied = self.imports(world).find(|(name, kind)| !is_harmless(name) && !has_only_types(self.graph.types(), *kind));
+        let denied =
+            self.imports(world).find(|(name, kind)| !is_harmless(name) && !has_only_types(self.graph.types(), *kind));
         if let Some((name, _)) = denied {
-            bail!("it imports `{name}`, and Spin gives a dependency nothing but WASI {HARMLESS_VERSION}x without a network");
+            bail!(
+                "it imports `{name}`, and Spin gives a dependency nothing but WASI {HARMLESS_VERSION}x without a network"
+            );
         }
         Ok(())
     }

@@ -138,7 +138,8 @@ impl KeyValue {
         let number = match stores.labels.get(label).and_then(|entries| entries.get(&key)) {
             Some(bytes) => {
                 let bytes = bytes.as_slice().try_into();
-                let bytes = bytes.map_err(|_| Refusal::Error(format!("the value of `{key}` is not a number of 8 bytes")));
+                let bytes =
+                    bytes.map_err(|_| Refusal::Error(format!("the value of `{key}` is not a number of 8 bytes")));
                 i64::from_le_bytes(bytes?)
             }
             None => 0,

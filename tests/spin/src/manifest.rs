@@ -297,7 +297,8 @@ mod tests {
     fn what_is_not_there_is_named() {
         let missing = refusal("[component.x]\nsource = \"b.wasm\"");
         assert!(missing.contains("[component.x]: source: ") && missing.contains("b.wasm is not a file"), "{missing}");
-        let missing = refusal("[component.x]\nsource = \"a.wasm\"\ndependencies = { \"a:b/c@1.0.0\" = { path = \"d\" } }");
+        let missing =
+            refusal("[component.x]\nsource = \"a.wasm\"\ndependencies = { \"a:b/c@1.0.0\" = { path = \"d\" } }");
         assert!(missing.contains("dependencies.\"a:b/c@1.0.0\"") && missing.contains("d is not a file"), "{missing}");
         let variable = refusal("[component.x]\nsource = \"a.wasm\"\nvariables = { y = \"{{ z }}\" }");
         assert!(variable.contains("[component.x] variables.y: the variable `z` is not declared"), "{variable}");

@@ -5,13 +5,14 @@
 
 #![cfg(target_family = "wasm")]
 
+mod answer;
 mod keys;
 mod stage;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use spin_sdk::http::{IntoResponse, Request};
+use spin_sdk::http_service;
 
-use spin_sdk::http::body::IncomingBodyExt;
-use spin_sdk::http::{FullBody, Request, Response, StatusCode};
-use spin_sdk::{http_service, variables};
-
-use spin_sdk::http::bytes_of as _;
+#[http_service]
+async fn serve(request: Request) -> impl IntoResponse {
+    answer::to(request).await
+}

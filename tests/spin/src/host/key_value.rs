@@ -14,10 +14,7 @@ impl key_value::HostStore for Host {
 }
 
 impl<T: 'static> key_value::HostStoreWithStore<T> for HasSelf<Host> {
-    async fn open(
-        host: &Accessor<T, Self>,
-        label: String,
-    ) -> wasmtime::Result<Result<Resource<OpenStore>, Error>> {
+    async fn open(host: &Accessor<T, Self>, label: String) -> wasmtime::Result<Result<Resource<OpenStore>, Error>> {
         let opened = host.with(|mut host| host.get().open_store(&label))?;
         Ok(opened.map_err(|error| match error {
             OpenError::Denied => Error::AccessDenied,

@@ -16,7 +16,8 @@ use crate::manifest::internal_component;
 /// The other components of the application.
 pub(crate) trait Neighbours: Send + Sync {
     /// Gives a request to the one of this name, whatever its route.
-    fn ask(&self, component: &str, request: Request<WasiBody>) -> BoxFuture<'static, Result<Response<WasiBody>, Error>>;
+    fn ask(&self, component: &str, request: Request<WasiBody>)
+    -> BoxFuture<'static, Result<Response<WasiBody>, Error>>;
 }
 
 /// What an instance sends its requests through.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use wasmtime::component::Resource;
 
 use super::generated::wasi::keyvalue::atomics::{self, CasError};
-use super::generated::wasi::keyvalue::store::{self, Error, KeyResponse};
 use super::generated::wasi::keyvalue::batch;
+use super::generated::wasi::keyvalue::store::{self, Error, KeyResponse};
 use super::{Host, OPEN_MAX, OpenError, OpenStore, refused};
 use crate::key_value::Swap;
 
@@ -37,12 +37,7 @@ impl store::HostBucket for Host {
         Ok(Ok(stores.get(&label, &key)))
     }
 
-    fn set(
-        &mut self,
-        bucket: Resource<OpenStore>,
-        key: String,
-        value: Vec<u8>,
-    ) -> wasmtime::Result<Result<(), Error>> {
+    fn set(&mut self, bucket: Resource<OpenStore>, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), Error>> {
         let (stores, label) = self.store(&bucket)?;
         refused(stores.set(&label, key, value), Error::Other)
     }
@@ -117,11 +112,7 @@ impl atomics::Host for Host {
         refused(stores.increment(&label, key, delta), Error::Other)
     }
 
-    fn swap(
-        &mut self,
-        cas: Resource<CompareAndSwap>,
-        value: Vec<u8>,
-    ) -> wasmtime::Result<Result<(), CasError>> {
+    fn swap(&mut self, cas: Resource<CompareAndSwap>, value: Vec<u8>) -> wasmtime::Result<Result<(), CasError>> {
         let CompareAndSwap { label, key, expected } = self.end_swap(cas)?;
         let swapped = self.grants.key_value.swap(&label, &key, expected.as_deref(), value);
         let swapped = refused(swapped, |text| CasError::StoreError(Error::Other(text)))?;
