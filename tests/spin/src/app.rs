@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{self, Poll};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 use http::{Request, Response};
@@ -22,8 +22,8 @@ use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 use crate::compose::compose;
 use crate::host::{Grants, Host, Neighbours};
 use crate::key_value::KeyValue;
-use crate::manifest::{Component, Manifest, Trigger};
-use crate::server::SpinServer;
+use crate::manifest::{Component, Manifest, Template, Trigger};
+use crate::server::{SpinServer, failed};
 
 /// A manifest's components, composed and compiled.
 pub struct SpinApp {
@@ -95,20 +95,27 @@ impl SpinApp {
             let grants = grants(component, &values, store).with_context(|| format!("[component.{id}]"))?;
             granted.insert(id, Arc::new(grants));
         }
-        let running = Arc::new_cyclic(|running: &Weak<Running>| {
-            let neighbours: Arc<dyn Neighbours> = Arc::new(Application(running.clone()));
-            let service = |(id, grants): (&str, Arc<Grants>)| {
-                let pre = ProxyPre::P3(self.compiled.get(id)?.clone());
-                let (engine, neighbours) = (self.engine.clone(), Arc::clone(&neighbours));
-                let id = id.to_owned();
-                let service =
-                    Service { id: id.clone(), engine, pre, grants, neighbours, reuse, made: AtomicUsize::new(0) };
-                Some((id, ProxyHandler::new(service)))
+        SpinServer::start(Arc::new_cyclic(|running| self.run(granted, reuse, running)))
+    }
+
+    fn run(&self, granted: BTreeMap<&str, Arc<Grants>>, reuse: Reuse, running: &Weak<Running>) -> Running {
+        let neighbours: Arc<dyn Neighbours> = Arc::new(Application(running.clone()));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let service = |(id, grants): (&str, Arc<Grants>)| {
+            let service = Service {
+                id: id.to_owned(),
+                engine: self.engine.clone(),
+                pre: ProxyPre::P3(self.compiled.get(id)?.clone()),
+                grants,
+                neighbours: Arc::clone(&neighbours),
+                reuse,
+                made: AtomicUsize::new(0),
+                stopping: Arc::clone(&stopping),
             };
-            let services = granted.into_iter().filter_map(service).collect();
-            Running { triggers: self.manifest.triggers().to_vec(), services }
-        });
-        SpinServer::start(running)
+            Some((id.to_owned(), ProxyHandler::new(service)))
+        };
+        let services = granted.into_iter().filter_map(service).collect();
+        Running { triggers: self.manifest.triggers().to_vec(), services, stopping }
     }
 }
 
@@ -116,9 +123,9 @@ fn grants(component: &Component, values: &BTreeMap<String, String>, store: &KeyV
     let labels = store.labels();
     if let Some(unknown) = component.key_value_labels.iter().find(|label| !labels.contains(label)) {
         let there = labels.join(", ");
-        anyhow::bail!("key_value_stores: no store is set up for the label `{unknown}`, expected one of {there}");
+        bail!("key_value_stores: no store is set up for the label `{unknown}`, expected one of {there}");
     }
-    let host = |template: &crate::manifest::Template| template.fill(values).parse().context("allowed_outbound_hosts");
+    let host = |template: &Template| template.fill(values).parse().context("allowed_outbound_hosts");
     Ok(Grants {
         variables: component.variables.iter().map(|(name, text)| (name.clone(), text.fill(values))).collect(),
         labels: component.key_value_labels.clone(),
@@ -131,9 +138,15 @@ fn grants(component: &Component, values: &BTreeMap<String, String>, store: &KeyV
 pub(crate) struct Running {
     triggers: Vec<Trigger>,
     services: BTreeMap<String, ProxyHandler<Service>>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Running {
+    /// Says that instances end from now on because the server does.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
     /// Finds the trigger that answers a path.
     pub(crate) fn route(&self, path: &str) -> Option<&Trigger> {
         let fit = |trigger: &&Trigger| trigger.route.as_ref().and_then(|route| route.fit(path));
@@ -170,7 +183,7 @@ impl Neighbours for Application {
         };
         let component = component.to_owned();
         // Spin answers with a 500 here too, so that the caller does not see how its neighbour ended.
-        async move { Ok(running.handle(&component, request).await.unwrap_or_else(|_| crate::server::failed())) }.boxed()
+        async move { Ok(running.handle(&component, request).await.unwrap_or_else(|_| failed())) }.boxed()
     }
 }
 
@@ -183,6 +196,7 @@ struct Service {
     neighbours: Arc<dyn Neighbours>,
     reuse: Reuse,
     made: AtomicUsize,
+    stopping: Arc<AtomicBool>,
 }
 
 impl HandlerState for Service {
@@ -195,7 +209,7 @@ impl HandlerState for Service {
         let host = Host::new(Arc::clone(&self.grants), Arc::clone(&self.neighbours));
         let mut store = Store::new(&self.engine, host);
         let proxy = self.pre.instantiate_async(&mut store).await?;
-        let state = Worker { id: self.id.clone(), reuse: self.reuse };
+        let state = Worker { id: self.id.clone(), reuse: self.reuse, stopping: Arc::clone(&self.stopping) };
         Ok(Instance { store, proxy, view: Host::http, expiration: Lasting, state })
     }
 }
@@ -213,6 +227,7 @@ impl WorkerExpiration for Lasting {
 struct Worker {
     id: String,
     reuse: Reuse,
+    stopping: Arc<AtomicBool>,
 }
 
 impl WorkerState for Worker {
@@ -239,7 +254,9 @@ impl WorkerState for Worker {
     }
 
     fn drop(&self, _: Store<Host>, result: Result<(), wasmtime::Error>) {
-        if let Err(error) = result {
+        if let Err(error) = result
+            && !self.stopping.load(Ordering::Relaxed)
+        {
             eprintln!("the component {} ended: {error:?}", self.id);
         }
     }

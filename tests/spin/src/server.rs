@@ -73,6 +73,7 @@ impl SpinServer {
 impl Drop for SpinServer {
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
+        self.running.stop();
         // On a thread of its own: a runtime must not be waited for on a thread of another one, as in an async test.
         let stopped = thread::spawn(move || runtime.shutdown_timeout(STOP_TIMEOUT)).join();
         if stopped.is_err() {

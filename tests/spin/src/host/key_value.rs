@@ -5,6 +5,9 @@ use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, Str
 use super::generated::spin::key_value::key_value::{self, Error};
 use super::{Host, OpenError, OpenStore, refused};
 
+/// Keys as they come, and then whether those were all.
+type Keys = (StreamReader<String>, FutureReader<Result<(), Error>>);
+
 impl key_value::Host for Host {}
 
 impl key_value::HostStore for Host {
@@ -67,18 +70,12 @@ impl<T: 'static> key_value::HostStoreWithStore<T> for HasSelf<Host> {
         })
     }
 
-    async fn get_keys(
-        host: &Accessor<T, Self>,
-        store: Resource<OpenStore>,
-    ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), Error>>)> {
+    async fn get_keys(host: &Accessor<T, Self>, store: Resource<OpenStore>) -> wasmtime::Result<Keys> {
         host.with(|mut host| keys(&mut host, &store))
     }
 }
 
-fn keys<T: 'static>(
-    host: &mut Access<'_, T, HasSelf<Host>>,
-    store: &Resource<OpenStore>,
-) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), Error>>)> {
+fn keys<T: 'static>(host: &mut Access<'_, T, HasSelf<Host>>, store: &Resource<OpenStore>) -> wasmtime::Result<Keys> {
     let (stores, label) = host.get().store(store)?;
     let keys = stores.keys(&label);
     let stream = StreamReader::new(&mut *host, keys)?;
