@@ -171,7 +171,9 @@ impl Engine {
 /// An engine without anything around it, whose compiled code all engines of this program run.
 pub(super) fn bare() -> Result<wasmtime::Engine> {
     let mut config = wasmtime::Config::new();
-    config.epoch_interruption(true).wasm_component_model(true);
+    // Nothing here is asynchronous on the side of components. Said also where another member of the workspace asks for
+    // the feature, so that both builds compile components alike.
+    config.epoch_interruption(true).wasm_component_model(true).concurrency_support(false);
     wasmtime::Engine::new(&config).map_err(|error| Error::caused(Kind::Internal, "make the engine", error))
 }
 
