@@ -1,4 +1,4 @@
-//! The tasks of this repository: `cargo xtask up | build | check | test | bench`.
+//! The tasks of this repository: `cargo xtask up | spin | build | check | test | bench`.
 //!
 //! This program finds tools, calls cargo and copies files. It knows where artifacts lie and nothing of what is in them.
 
@@ -10,6 +10,7 @@ mod guest;
 mod js_guest;
 mod nats_server;
 mod process;
+mod spin;
 mod test;
 mod test_report;
 mod up;
@@ -46,6 +47,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Build the components, then serve them with `spin up` until Ctrl-C.
+    Spin {
+        /// Passed on to `spin up`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Run every test, after building what the tests need.
     Test {
         /// Passed on to `cargo test`; a word is a filter of test names.
@@ -79,6 +86,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Build { debug_host: false, .. } => build::run(&workspace, HostProfile::Release),
         Task::Build { debug_host: true, .. } => build::run(&workspace, HostProfile::Debug),
         Task::Up { args } => up::run(&workspace, &args),
+        Task::Spin { args } => spin::run(&workspace, &args),
         Task::Test { args, program_args } => test::run(&workspace, &args, &program_args),
         Task::Check => check::run(&workspace),
         Task::Bench { args } => bench::run(&workspace, &args),
