@@ -13,7 +13,7 @@ use tapeline_tests::conformance::pipeline_settings;
 use ureq::http::Request;
 
 /// The token that applications here are started with.
-pub(crate) const TOKEN: &str = "a token for these tests";
+pub(crate) const TOKEN: &str = "a-token-for-these-tests";
 /// More than a body may have; whoever sends it is told before all of it has come.
 const VAST: usize = 50 << 20;
 
