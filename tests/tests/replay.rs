@@ -2,7 +2,7 @@
 //! as ignored, by name, where the recordings are not there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader},
@@ -14,7 +14,10 @@ use std::{
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use tapeline::{pipeline::replay, store::SqliteStore};
-use tapeline_tests::{program, recordings};
+use tapeline_tests::{
+    live::{LiveHost, component},
+    program, recordings,
+};
 use tempfile::TempDir;
 
 type Result<T = ()> = std::result::Result<T, Failed>;
@@ -51,6 +54,8 @@ fn main() {
         ("an_alarm_is_explained_and_comes_out_again", an_alarm_is_explained_and_comes_out_again),
         ("alarms_that_cannot_be_explained", alarms_that_cannot_be_explained),
         ("an_alarm_is_explained_with_what_ran_then", an_alarm_is_explained_with_what_ran_then),
+        ("a_version_that_was_rolled_back_is_explained", a_version_that_was_rolled_back_is_explained),
+        ("what_ran_has_the_settings_that_it_ran_with", what_ran_has_the_settings_that_it_ran_with),
         ("a_stage_that_traps_is_survived_by_all_three", a_stage_that_traps_is_survived_by_all_three),
     ];
     let mut trials: Vec<Trial> = tests.iter().map(|(name, test)| Trial::test(*name, test)).collect();
@@ -218,7 +223,12 @@ fn other_settings_and_other_components_give_another_digest() -> Result {
     let place = Place::with_run(&[])?;
     let usual = place.replay(&[])?;
     let tolerant = place.edited("tolerant.toml", &[("absolute = 0.05", "absolute = 0.5")])?;
-    let other = place.replay_of(&tolerant, &[])?;
+    // What ran is run with what it ran with, unless the file's settings are asked for.
+    let same = place.replay_of(&tolerant, &[])?;
+    check(same["digest"] == usual["digest"] && same["stages"][4]["settings_differ"] == true, format!("{same}"))?;
+    let alarm = format!("alarm={}", program::components().join("alarm.wasm").display());
+    let other = place.replay_of(&tolerant, &["--file-settings"])?;
+    check(place.replay_of(&tolerant, &["--stage", &alarm])?["digest"] == other["digest"], "the file has its own")?;
     check(other["digest"] != usual["digest"], "the tolerance does not show")?;
     check(other["rows"]["alarms"].as_u64() < usual["rows"]["alarms"].as_u64(), format!("{other}"))?;
     check(other["rows"]["trades"] == usual["rows"]["trades"], format!("{other}"))?;
@@ -364,7 +374,7 @@ impl Drop for Up {
 
 /// The frames of the trades of the recording, without repeats, in two halves, with how many trades each has.
 fn halves(market: &str) -> (Vec<&str>, Vec<&str>) {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let frames = market.lines().filter_map(|line| line.split_once(' ').map(|(_, frame)| frame));
     let trades: Vec<&str> = frames.filter(|frame| frame.contains("\"trade\"") && seen.insert(*frame)).collect();
     let (first, second) = trades.split_at(trades.len() / 2);
@@ -413,12 +423,13 @@ fn what_cannot_be_replayed_is_named() -> Result {
     };
     refused(&["--stage", "alert=x.wasm"], &["\"alert\"", "fetch, dedup"], EXIT_WRONG)?;
     refused(&["--stage", "alarm=missing.wasm"], &["missing.wasm"], EXIT_WRONG)?;
-    refused(&["--stage", "alarm=01234567"], &["01234567", "the data folder keeps"], EXIT_WRONG)?;
+    refused(&["--stage", "alarm=01234567"], &["01234567", "the data folder keeps", "(alarm)"], EXIT_WRONG)?;
     refused(
         &["--stage", &format!("alarm={}", program::components().join("dedup.wasm").display())],
-        &["absolute"],
+        &["dedup.wasm as stage alarm", "settings.absolute: 0.05 is not known to it: unknown field"],
         EXIT_WRONG,
     )?;
+    refused(&["--stage", "alarm=feb"], &["feb", "8 letters"], EXIT_WRONG)?;
     refused(
         &["--stage", &format!("alarm={}", program::components().join("fetch.wasm").display())],
         &["alarm"],
@@ -492,10 +503,15 @@ fn an_alarm_is_explained_and_comes_out_again() -> Result {
 fn alarms_that_cannot_be_explained() -> Result {
     let place = Place::with_run(&[])?;
     let alarm = place.alarms()?.pop().ok_or("no alarms")?;
+    let other_window = alarm.replace(&format!(",{},", alarm.split(',').nth(1).unwrap_or_default()), ",7m,");
+    let no_id = alarm.split(',').take(3).chain(["abc"]).collect::<Vec<_>>().join(",");
     for (unknown, word) in [
         ("BINANCE:BTCUSDT,5m,2020-01-01T00:00:00Z,1", "2020-01-01"),
-        (&*alarm.replace(",5m,", ",7m,"), "7m"),
+        (&*other_window, "7m"),
         ("BINANCE:BTCUSDT,5m", "SYMBOL,WINDOW,TIME"),
+        ("BINANCE:BTCUSDT,5m,2020-01-01T00:00:00Z,abc", "the id of a trade of BINANCE:BTCUSDT looks like "),
+        ("BINANCE:BTCUSDT,5m,2020-01-01T00:00:00Z", &*format!("--data {}", place.path("data").display())),
+        (&*no_id, "there is one of trade "),
     ] {
         let output = place.explain(unknown, &place.pipeline)?;
         check(output.status.code() == Some(EXIT_WRONG) && errors(&output).contains(word), errors(&output))?;
@@ -541,6 +557,102 @@ fn an_alarm_is_explained_with_what_ran_then() -> Result {
         }
     }
     Ok(())
+}
+
+/// The JSON of an explanation that found the same alarm.
+fn explained(place: &Place, alarm: &str) -> Result<Value> {
+    let output = place.explain(alarm, &place.pipeline)?;
+    check(output.status.success(), format!("{alarm}: {}{}", errors(&output), String::from_utf8_lossy(&output.stdout)))?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// What is new among the alarms.
+fn new_alarms(place: &Place, known: &mut BTreeSet<String>) -> Result<Vec<String>> {
+    let new: Vec<String> = place.alarms()?.into_iter().filter(|alarm| known.insert(alarm.clone())).collect();
+    check(!new.is_empty(), "no new alarms")?;
+    Ok(new)
+}
+
+fn a_version_that_was_rolled_back_is_explained() -> Result {
+    let place = Place::new()?;
+    let market = fs::read_to_string(place.path("market.ndjson"))?;
+    let (first, rest) = halves(&market);
+    let (second, third) = rest.split_at(rest.len() / 2);
+    let mut known = BTreeSet::new();
+    let host = LiveHost::start(&place.pipeline, &place.path("data"), &[])?;
+    let mut send = |frames: &[&str]| -> Result<Vec<String>> {
+        host.send("bitcoin-trades", frames)?;
+        host.wait_until_done()?;
+        new_alarms(&place, &mut known)
+    };
+    let before = send(&first)?;
+    // It keeps what it has seen, which enrich does not, and which enrich does not take.
+    let other = host.push_version("enrich", "", &component("dedup")?)?;
+    host.wait_until_live("enrich", other)?;
+    let meanwhile = send(second)?;
+    host.post("/stages/enrich/rollback")?;
+    host.wait_until_live("enrich", 1)?;
+    let after = send(third)?;
+    host.stop()?;
+    let digest_of = |alarm: &str| -> Result<Value> {
+        let explained = explained(&place, alarm)?;
+        check(explained["notes"] == serde_json::json!([]), format!("{explained}"))?;
+        Ok(explained["stages"][2]["component"].clone())
+    };
+    let (first, last) = (digest_of(&before[0])?, after.last().ok_or("no alarms")?);
+    check(digest_of(&meanwhile[meanwhile.len() - 1])? != first, "the version that was rolled back did not run")?;
+    check(digest_of(last)? == first, "the version before did not come back")?;
+    // Data of before it was noted says that it is only likely.
+    let database = place.path("data/tapeline.sqlite");
+    let store = rusqlite::Connection::open(&database)?;
+    store.execute("UPDATE tapeline_ran SET has_own_state = NULL", [])?;
+    let explained_last = explained(&place, last)?;
+    check(explained_last["notes"].to_string().contains("only likely"), format!("{explained_last}"))?;
+    // What cannot be repeated is told, and what does not depend on it is explained.
+    store.execute("UPDATE tapeline_ran SET has_own_state = 0", [])?;
+    drop(store);
+    let explained_last = explained(&place, last)?;
+    check(explained_last["notes"].to_string().contains("cannot be repeated"), format!("{explained_last}"))?;
+    check(explained(&place, &meanwhile[0])?["notes"] == serde_json::json!([]), "it was before that")
+}
+
+fn what_ran_has_the_settings_that_it_ran_with() -> Result {
+    let place = Place::new()?;
+    let market = fs::read_to_string(place.path("market.ndjson"))?;
+    let (first, second) = halves(&market);
+    let mut known = BTreeSet::new();
+    let host = LiveHost::start(&place.pipeline, &place.path("data"), &[])?;
+    let mut send = |frames: &[&str]| -> Result<Vec<String>> {
+        host.send("bitcoin-trades", frames)?;
+        host.wait_until_done()?;
+        new_alarms(&place, &mut known)
+    };
+    let before = send(&first)?;
+    let settings = "settings=%7B%22fault%22:%22reject%22,%22every%22:1000000000000,%22remainder%22:0%7D";
+    let (status, pushed) = host.push("enrich", settings, &component("test/faulty")?)?;
+    let version = pushed["version"].as_u64().ok_or_else(|| format!("{status} {pushed}"))?;
+    let (status, approved) = host.post(&format!("/stages/enrich/approve?version={version}"))?;
+    check(status == 200, format!("{status} {approved}"))?;
+    host.wait_until_live("enrich", version)?;
+    let after = send(&second)?;
+    host.stop()?;
+    let replayed = place.replay(&[])?;
+    let enrich = &replayed["stages"][2];
+    check(enrich["settings"]["fault"] == "reject" && enrich["settings_differ"] == true, format!("{enrich}"))?;
+    check(replayed["rows"]["alarms"].as_u64() > Some(0), format!("{replayed}"))?;
+    let digest = enrich["component"].as_str().unwrap_or_default();
+    check(place.replay(&["--stage", &format!("enrich={digest}")])?["digest"] == replayed["digest"], "by its digest")?;
+    check(place.backtest("0.05", "1")?.totals[0].1 > 0, "no alarms in the backtest")?;
+    for (alarm, fault) in [(&before[0], Value::Null), (&after[after.len() - 1], Value::from("reject"))] {
+        let explained = explained(&place, alarm)?;
+        check(explained["stages"][2]["settings"]["fault"] == fault, format!("{explained}"))?;
+    }
+    // A file runs with the pipeline file's settings, and so does all if that is asked for.
+    let file = program::components().join("enrich.wasm");
+    place.replay(&["--stage", &format!("enrich={}", file.display())])?;
+    let refused = place.run(&[OsStr::new("replay"), place.pipeline.as_ref(), OsStr::new("--file-settings")])?;
+    let said = errors(&refused);
+    check(refused.status.code() == Some(EXIT_WRONG) && said.contains("settings: missing field `fault`"), said)
 }
 
 fn a_stage_that_traps_is_survived_by_all_three() -> Result {

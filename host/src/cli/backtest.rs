@@ -5,7 +5,7 @@ use std::{io::Write as _, path::PathBuf};
 use clap::Args;
 use tapeline_events::Number;
 
-use super::{DataFolder, Globals, WindowArgs, exit::Exit, output, rows::Format};
+use super::{DataFolder, Globals, SettingsArgs, WindowArgs, exit::Exit, output, rows::Format};
 use crate::{
     error::Result,
     pipeline::replay::{Backtest as Test, STEPS_MAX, Tested, Tolerances},
@@ -18,8 +18,12 @@ const COLUMNS: [&str; 5] = ["tolerance", "symbol", "window", "alarms", "total"];
 #[derive(Args)]
 #[command(after_help = "\
 All that was ever read into the data folder is read again, once, and given to a copy of the stage for each tolerance; the
-tolerance is the setting that the pipeline file uses, absolute or relative. The data folder is only read. `alarms` counts
-those of a symbol and window, `total` all of that tolerance.
+tolerance is the setting that the stage ran with, absolute or relative. Stages run what ran last, with the settings that it
+ran with, if the data folder keeps it, otherwise the pipeline file's. The data folder is only read. `alarms` counts those
+of a symbol and window, `total` all of that tolerance.
+
+With --from, stages begin there without state: averages begin empty, so that there may be more alarms just behind it than
+there were.
 
 Examples:
   tapeline backtest alarm pipelines/bitcoin-trades.toml --data ./btc --tolerance 0.05..0.5
@@ -34,10 +38,12 @@ pub(super) struct Backtest {
     data: DataFolder,
     #[command(flatten)]
     window: WindowArgs,
+    #[command(flatten)]
+    settings: SettingsArgs,
     /// The tolerances to try, both ends included; or a single one
     #[arg(long, value_name = "A..B", value_parser = parse_tolerances)]
     tolerance: (f64, f64),
-    /// How many of them, evenly spaced
+    /// How many of them, evenly spaced; 2 or more for a range
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=STEPS_MAX as u64))]
     steps: u64,
     /// How to write them [default: table on a terminal, csv otherwise]
@@ -51,7 +57,7 @@ impl Backtest {
         let steps = usize::try_from(self.steps).unwrap_or(usize::MAX);
         let test =
             Test { stage: self.stage, tolerances: Tolerances { from, to, steps }, window: self.window.window()? };
-        let tested = globals.recorded(&self.pipeline, self.data)?.backtest(&test)?;
+        let tested = self.settings.apply(globals.recorded(&self.pipeline, self.data)?).backtest(&test)?;
         let mut out = output::lock();
         let mut rows = Format::or_usual(self.format).writer(&mut out);
         write_counts(&tested, &mut *rows)?;

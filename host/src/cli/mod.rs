@@ -118,6 +118,20 @@ struct WindowArgs {
     to: Option<i64>,
 }
 
+/// Whose settings stages have that ran before.
+#[derive(Args)]
+struct SettingsArgs {
+    /// Give all stages the settings of the pipeline file, also those whose component ran with others
+    #[arg(long)]
+    file_settings: bool,
+}
+
+impl SettingsArgs {
+    fn apply(&self, recorded: Recorded) -> Recorded {
+        Recorded { uses_file_settings: self.file_settings, ..recorded }
+    }
+}
+
 impl WindowArgs {
     /// The window.
     ///
@@ -186,6 +200,7 @@ impl Globals {
             engine: self.engine()?,
             components_folder: self.components.clone(),
             data: data.path,
+            uses_file_settings: false,
         })
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io::Write as _, path::PathBuf}
 use clap::{Args, ValueEnum};
 use indicatif::HumanCount;
 
-use super::{DataFolder, Globals, WindowArgs, exit::Exit, output};
+use super::{DataFolder, Globals, SettingsArgs, WindowArgs, exit::Exit, output};
 use crate::{
     error::{Error, Kind, Result},
     pipeline::replay::{Choice, Replayed, Used},
@@ -16,7 +16,11 @@ use crate::{
 #[command(after_help = "\
 The data folder is only read, and a pipeline may run on it. All that was ever read into it is read again: its journal, and
 files, which must still be where they were. A stage runs the component that is named with --stage, otherwise the one that
-ran last if the data folder keeps it, otherwise the one of the pipeline file; settings are the pipeline file's.
+ran last if the data folder keeps it, otherwise the one of the pipeline file. What ran, whether it is named by its digest or
+not, has the settings that it ran with; a file that is named, and the pipeline file's component, have the pipeline file's.
+
+With --from, stages begin there without state: averages begin empty, so that there may be more alarms just behind it than
+there were.
 
 The digest is a SHA-256 over all rows and objects: the same window, components and settings give the same digest
 anywhere. Events outside of the window are left out behind the first stage, by the rule outside-window.
@@ -33,6 +37,8 @@ pub(super) struct Replay {
     data: DataFolder,
     #[command(flatten)]
     window: WindowArgs,
+    #[command(flatten)]
+    settings: SettingsArgs,
     /// Run this component as a stage: a file, or 8 or more letters of the digest of one that the data folder keeps.
     /// May be given several times
     #[arg(long = "stage", value_name = "NAME=FILE|DIGEST", value_parser = parse_choice)]
@@ -58,7 +64,7 @@ impl Replay {
     pub(super) fn run(self, globals: &Globals) -> Result<Exit> {
         let given = choices(self.stages)?;
         let window = self.window.window()?;
-        let recorded = globals.recorded(&self.pipeline, self.data)?;
+        let recorded = self.settings.apply(globals.recorded(&self.pipeline, self.data)?);
         let replayed = recorded.replay(&given, window, self.out.as_deref())?;
         let text = match self.format {
             ReportFormat::Text => report(&replayed),
@@ -105,7 +111,8 @@ pub(super) fn stage_lines(stages: &[Used]) -> String {
         let (stage, component, taken) = (&used.stage, &used.component, used.taken.as_str());
         let settings = output::visible(used.settings.get());
         // Writing to a text does not fail.
-        let _ = writeln!(text, "  {stage:<width$} sha256:{component}, {taken}, settings {settings}");
+        let differ = if used.settings_differ { ", not the pipeline file's" } else { "" };
+        let _ = writeln!(text, "  {stage:<width$} sha256:{component}, {taken}, settings {settings}{differ}");
     }
     text
 }

@@ -25,7 +25,7 @@ use tapeline_events::Span;
 use crate::{
     connector::SimulatorSettings,
     error::{Error, Result},
-    runtime::{CompileLimits, Limits},
+    runtime::{CompileLimits, Limits, setting_text},
 };
 
 /// Stages that a pipeline can have. Each is an instance with its own memory; nobody reads a longer chain.
@@ -173,7 +173,7 @@ impl Pipeline {
     pub fn setting_error(&self, stage_index: usize, key: &str, value: &str, expected: &str) -> Error {
         let dot = if key.is_empty() || key.starts_with(['.', '[']) { "" } else { "." };
         let key = format!("stages[{stage_index}].settings{dot}{key}");
-        self.document.wrong(key.trim_end_matches('.'), &format!("{value} instead of {expected}"))
+        self.document.wrong(key.trim_end_matches('.'), &setting_text(value, expected))
     }
 }
 

@@ -49,11 +49,25 @@ pub enum Fault {
     #[error("{0}")]
     Breach(String),
     /// It refused its settings.
-    #[error("setting {}: {} instead of {}", .0.key, .0.value, .0.expected)]
+    #[error("{}: {}", setting_name(&.0.key), setting_text(&.0.value, &.0.expected))]
     Settings(SettingError),
     /// It refused its state.
     #[error("the stage does not take its state: {0}")]
     State(String),
+}
+
+fn setting_name(key: &str) -> String {
+    if matches!(key, "" | ".") { "settings".to_owned() } else { format!("setting {key}") }
+}
+
+/// What is wrong with a setting. Of a name that it does not know, and of one that is missing, a stage tells what its parser
+/// said, which is not what would be right.
+pub(crate) fn setting_text(value: &str, expected: &str) -> String {
+    match expected {
+        said if said.starts_with("unknown field") => format!("{value} is not known to it: {said}"),
+        said if said.starts_with("missing field") => said.to_owned(),
+        right => format!("{value} instead of {right}"),
+    }
 }
 
 impl From<Breach> for Fault {
@@ -350,5 +364,24 @@ impl ResourceLimiter for Guard {
 
     fn tables(&self) -> usize {
         CORE_INSTANCES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_setting_reads_right() {
+        let said = |key: &str, value: &str, expected: &str| {
+            let (key, value, expected) = (key.to_owned(), value.to_owned(), expected.to_owned());
+            Fault::Settings(SettingError { key, value, expected }).to_string()
+        };
+        assert_eq!(said("absolute", "-1", "0 or above"), "setting absolute: -1 instead of 0 or above");
+        assert_eq!(
+            said("absolute", "0.05", "unknown field `absolute`, expected `keep`"),
+            "setting absolute: 0.05 is not known to it: unknown field `absolute`, expected `keep`"
+        );
+        assert_eq!(said(".", "{}", "missing field `fault`"), "settings: missing field `fault`");
     }
 }

@@ -12,5 +12,5 @@ pub use cache::CompiledCache;
 pub(crate) use engine::World;
 pub(crate) use engine::hex;
 pub use engine::{COMPONENT_BYTES_MAX, Component, Engine, digest};
-pub(crate) use instance::instantiate;
 pub use instance::{Fault, Instance, Limits, WasmInstance};
+pub(crate) use instance::{instantiate, setting_text};

@@ -268,6 +268,7 @@ impl StageWorker {
 
     /// Makes a companion the live version, with its own state.
     fn put_in_place(&mut self, companion: Companion) {
+        self.has_own_state = matches!(companion.purpose, Purpose::Before { .. });
         let (running, takeover, since) = companion.into_live();
         self.live = running;
         self.live.trust();
@@ -372,7 +373,7 @@ impl StageWorker {
     fn swap(&mut self, ready: Ready, probation: Option<Probation>, began: Instant) {
         let Ready { mut running, started_from: mut entries, changes } = ready;
         std::mem::swap(&mut self.live, &mut running);
-        self.is_noted = false;
+        (self.is_noted, self.has_own_state) = (false, false);
         // The store has what the version before has made of these; this one has made its own of them, which it tells only
         // where it differs from what it was given.
         let own = |key: &Key| (key.clone(), entries.get(key).cloned().unwrap_or_else(|| deletion(key)));

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Kind, Result},
     names::Names,
     runtime::Fault,
-    store::{Aside, DeadLetter, StateStore},
+    store::{Aside, DeadLetter, Runs, StateStore},
 };
 
 /// How to treat a fault.
@@ -42,6 +42,8 @@ pub struct StageWorker {
     pub(super) watermark: i64,
     /// Whether a commit has said what runs.
     pub(super) is_noted: bool,
+    /// Whether the live version had stood by, and went on with its own state.
+    pub(super) has_own_state: bool,
     /// Changes of the state that are not committed and that the instance no longer reports.
     pub(super) pending: BTreeMap<Key, Entry>,
     /// What must be committed although the live version has not changed it: it took the place of another, which had
@@ -70,6 +72,7 @@ impl StageWorker {
             live: Running::new(Arc::clone(&blueprint)).map_err(failed)?,
             watermark: i64::MIN,
             is_noted: false,
+            has_own_state: false,
             pending: BTreeMap::new(),
             takeover: BTreeMap::new(),
             companion: None,
@@ -123,9 +126,14 @@ impl StageWorker {
     }
 
     /// What runs, for the first commit since it does.
-    pub(super) fn note(&mut self) -> Option<(String, String, String)> {
-        let blueprint = &self.live.blueprint;
-        let note = || (blueprint.name().to_owned(), blueprint.digest().to_owned(), blueprint.settings().to_owned());
+    pub(super) fn note(&mut self) -> Option<Runs> {
+        let (blueprint, has_own_state) = (&self.live.blueprint, self.has_own_state);
+        let note = || Runs {
+            stage: blueprint.name().to_owned(),
+            digest: blueprint.digest().to_owned(),
+            settings: blueprint.settings().to_owned(),
+            has_own_state,
+        };
         (!std::mem::replace(&mut self.is_noted, true)).then(note)
     }
 

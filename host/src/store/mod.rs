@@ -137,10 +137,26 @@ pub struct Ran {
     pub digest: String,
     /// Its settings, a JSON object.
     pub settings: String,
+    /// Whether it had stood by and went on with its own state, not with that of the version before. `None` where that was
+    /// not noted yet.
+    pub has_own_state: Option<bool>,
     /// Last journal record that was processed before; see [`Progress`].
     pub journal_sequence: u64,
     /// How far the files of the job had been read.
     pub inputs: Vec<InputFile>,
+}
+
+/// What runs as a stage since the commit before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// The stage.
+    pub stage: String,
+    /// SHA-256 of its component.
+    pub digest: String,
+    /// Its settings, a JSON object.
+    pub settings: String,
+    /// As in [`Ran`].
+    pub has_own_state: bool,
 }
 
 /// What the ledger counts by.
@@ -224,8 +240,8 @@ pub struct Commit {
     pub out: Vec<Message>,
     /// The step of a trace that it goes on from.
     pub trace: Option<TraceContext>,
-    /// Stages whose component or settings may be others than in the commit before: name, digest, settings.
-    pub ran: Vec<(String, String, String)>,
+    /// Stages whose component or settings may be others than in the commit before.
+    pub ran: Vec<Runs>,
 }
 
 /// Which rows to read.

@@ -6,7 +6,7 @@ use tapeline_events::{Day, Number, TextColumn};
 use tempfile::{TempDir, tempdir};
 
 use super::{
-    Aside, Commit, Counts, DeadLetter, InputFile, JournalRecord, LedgerKey, Progress, Query, Ran, RowSink,
+    Aside, Commit, Counts, DeadLetter, InputFile, JournalRecord, LedgerKey, Progress, Query, Ran, RowSink, Runs,
     StateStore as _, Store, Value,
 };
 use crate::{
@@ -457,26 +457,35 @@ pub(super) fn what_was_read_and_what_ran_is_known<B: Backend>(backend: &B) {
         offset,
         is_done: false,
     };
-    let mut commit = |journal_sequence, inputs: &[InputFile], ran: &[(&str, &str)]| {
+    let mut commit = |journal_sequence, inputs: &[InputFile], ran: &[(&str, &str, bool)]| {
         let progress = Progress { journal_sequence, inputs: inputs.to_vec(), ..Progress::default() };
-        let ran = ran.iter().map(|(stage, digest)| (stage.to_string(), digest.to_string(), "{}".to_owned()));
+        let ran = ran.iter().map(|(stage, digest, has_own_state)| runs(stage, digest, *has_own_state));
         store.commit(Commit { progress, ran: ran.collect(), ..Commit::default() }).unwrap();
     };
-    commit(0, &[file("a", 10)], &[("dedup", "one"), ("alarm", "one")]);
-    commit(3, &[file("a", 20)], &[("dedup", "one")]);
-    commit(4, &[file("b", 0)], &[("dedup", "two")]);
+    commit(0, &[file("a", 10)], &[("dedup", "one", false), ("alarm", "one", false)]);
+    commit(3, &[file("a", 20)], &[("dedup", "one", true)]);
+    commit(4, &[file("b", 0)], &[("dedup", "two", true)]);
     commit(5, &[file("b", 10)], &[]);
     let inputs = store.inputs_ever().unwrap();
     assert_eq!(inputs, [(file("a", 0), 0), (file("b", 0), 5)]);
-    let ran = |stage: &str, digest: &str, journal_sequence, inputs: &[InputFile]| Ran {
+    let ran = |stage: &str, digest: &str, has_own_state, journal_sequence, inputs: &[InputFile]| Ran {
         stage: stage.to_owned(),
         digest: digest.to_owned(),
         settings: "{}".to_owned(),
+        has_own_state: Some(has_own_state),
         journal_sequence,
         inputs: inputs.to_vec(),
     };
-    let expected = [ran("dedup", "one", 0, &[]), ran("alarm", "one", 0, &[]), ran("dedup", "two", 3, &[file("a", 20)])];
+    let expected = [
+        ran("dedup", "one", false, 0, &[]),
+        ran("alarm", "one", false, 0, &[]),
+        ran("dedup", "two", true, 3, &[file("a", 20)]),
+    ];
     assert_eq!(store.ran().unwrap(), expected);
+}
+
+fn runs(stage: &str, digest: &str, has_own_state: bool) -> Runs {
+    Runs { stage: stage.to_owned(), digest: digest.to_owned(), settings: "{}".to_owned(), has_own_state }
 }
 
 /// A commit with something of everything.
@@ -486,7 +495,7 @@ fn full_commit() -> Commit {
     let counts = Counts { entered: 2, out: 1, dropped: BTreeMap::from([("ping".to_owned(), 1)]), ..Counts::default() };
     Commit {
         trace: None,
-        ran: vec![("dedup".to_owned(), "d1".to_owned(), "{}".to_owned())],
+        ran: vec![runs("dedup", "d1", false)],
         journal: vec![record(b"frame")],
         progress: Progress { watermark: START, cursor: Some("{}".to_owned()), ..Progress::default() },
         state: vec![("dedup".to_owned(), vec![entry("A", 1, Some("value"))])],

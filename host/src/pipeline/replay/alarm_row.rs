@@ -1,5 +1,7 @@
 //! A row of the table of alarms: how it is named, found and shown.
 
+use std::path::Path;
+
 use serde_json::value::RawValue;
 use tapeline_events::{Number, Span};
 
@@ -96,7 +98,7 @@ impl RowSink for Rows {
 ///
 /// # Errors
 /// `NotFound` when there is none; `Invalid` when there are several, with the ids of their trades.
-pub(super) fn find_row(store: &SqliteStore, wanted: &Wanted) -> Result<AlarmRow> {
+pub(super) fn find_row(store: &SqliteStore, wanted: &Wanted, data: &Path) -> Result<AlarmRow> {
     let Wanted { symbol, window, time, trade_id } = wanted;
     let mut rows = Rows::default();
     let query = Query {
@@ -112,26 +114,45 @@ pub(super) fn find_row(store: &SqliteStore, wanted: &Wanted) -> Result<AlarmRow>
         serde_json::from_value::<Span>(text.into()).is_ok_and(|span| span.0 == *window)
     };
     let is_trade = |row: &AlarmRow| trade_id.is_none() || row.text("trade_id") == *trade_id;
-    rows.rows.retain(|row| is_window(row) && is_trade(row));
+    let ids = |rows: &[AlarmRow]| rows.iter().filter_map(|row| row.text("trade_id")).collect::<Vec<_>>().join(", ");
+    rows.rows.retain(is_window);
+    let there = ids(&rows.rows);
+    rows.rows.retain(is_trade);
     let time = tapeline_events::format_time(*time, tapeline_events::Unit::Nanoseconds);
     let named = format!("{symbol}, window {}, at {time}", Span(*window));
     match rows.rows.len() {
         1 => rows.rows.pop().ok_or_else(|| Error::not_found("find the alarm")),
         0 => {
             let trade = trade_id.as_ref().map(|id| format!(", trade {id}")).unwrap_or_default();
+            let hint = match trade_id {
+                Some(_) if !there.is_empty() => format!("; there is one of trade {there}"),
+                Some(id) => id_hint(store, symbol, id)?,
+                None => String::new(),
+            };
+            let data = data.display();
             let message = format!(
-                "find an alarm of {named}{trade}: there is none; `tapeline query alarms --format csv --symbol {symbol}` lists them"
+                "find an alarm of {named}{trade}: there is none{hint}; `tapeline query alarms --format csv --symbol {symbol} --data {data}` lists them"
             );
             Err(Error::not_found(message))
         }
-        count => {
-            let ids: Vec<String> = rows.rows.iter().filter_map(|row| row.text("trade_id")).collect();
-            Err(Error::invalid(format!(
-                "tell which of {count} alarms of {named} it is: add the id of its trade, one of {}",
-                ids.join(", ")
-            )))
-        }
+        count => Err(Error::invalid(format!(
+            "tell which of {count} alarms of {named} it is: add the id of its trade, one of {}",
+            ids(&rows.rows)
+        ))),
     }
+}
+
+/// What ids of a symbol look like, where one does not look so.
+fn id_hint(store: &SqliteStore, symbol: &str, id: &str) -> Result<String> {
+    let mut rows = Rows::default();
+    let query = Query { table: TABLE.to_owned(), symbol: Some(symbol.to_owned()), limit: Some(1), ..Query::default() };
+    store.query(&query, &mut rows)?;
+    let known = rows.rows.first().and_then(|row| row.text("trade_id"));
+    let is_number = |id: &str| id.parse::<u64>().is_ok();
+    Ok(match known.filter(|known| is_number(known) != is_number(id)) {
+        Some(known) => format!("; the id of a trade of {symbol} looks like {known}"),
+        None => String::new(),
+    })
 }
 
 /// A line that is JSON already.

@@ -33,7 +33,7 @@ pub struct Tolerances {
     pub from: f64,
     /// The largest.
     pub to: f64,
-    /// How many, evenly spaced, both ends included. One if the ends are the same.
+    /// How many, evenly spaced, both ends included: 2 at least. One if the ends are the same.
     pub steps: usize,
 }
 
@@ -86,7 +86,13 @@ impl Tolerances {
         if !(1..=STEPS_MAX).contains(&steps) {
             return Err(Error::invalid(format!("try {steps} tolerances: 1 to {STEPS_MAX} can be tried at once")));
         }
-        if from == to || steps == 1 {
+        if from < to && steps == 1 {
+            let (from, to) = (Number(from), Number(to));
+            return Err(Error::invalid(format!(
+                "try {from} to {to} in 1 step: a range has both its ends, so 2 steps or more; or name one tolerance"
+            )));
+        }
+        if from == to {
             return Ok(vec![from]);
         }
         let last = (steps - 1) as f64;
@@ -193,13 +199,20 @@ mod tests {
         let thirds: Vec<String> = each(0.0, 1.0, 4).unwrap().iter().map(|number| Number(*number).to_string()).collect();
         assert_eq!(thirds, ["0", "0.333333333333333", "0.666666666666667", "1"]);
         assert_eq!(each(0.05, 0.05, 10).unwrap(), [0.05]);
+        assert_eq!(each(0.05, 0.05, 1).unwrap(), [0.05]);
     }
 
     #[test]
     fn tolerances_that_cannot_be_are_refused() {
-        for (from, to, steps) in
-            [(0.5, 0.1, 2), (-1.0, 1.0, 2), (0.0, f64::INFINITY, 2), (f64::NAN, 1.0, 2), (0.0, 1.0, 0), (0.0, 1.0, 101)]
-        {
+        for (from, to, steps) in [
+            (0.5, 0.1, 2),
+            (-1.0, 1.0, 2),
+            (0.0, f64::INFINITY, 2),
+            (f64::NAN, 1.0, 2),
+            (0.0, 1.0, 0),
+            (0.0, 1.0, 1),
+            (0.0, 1.0, 101),
+        ] {
             assert_eq!(each(from, to, steps).unwrap_err().kind(), crate::error::Kind::Invalid, "{from} {to} {steps}");
         }
     }

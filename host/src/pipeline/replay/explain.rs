@@ -9,16 +9,19 @@ use super::{
     memory::MemoryState,
     raw::{self, Piece, Place, RawInput},
     sink::Sink,
+    standby::Standby,
     versions::{Cast, Change, Versions},
     watch::{Lookout, Sighting, Values, Wanted},
     window::Window,
     witness::{self, State},
 };
 use crate::{
-    contract::{END, Frames, KindSet},
+    contract::{END, Entry, Frames, KindSet},
     error::{Error, Kind, Result},
     pipeline::{Worker, worker::Step},
-    segment::{Blueprint, Origin, Work},
+    runtime::Fault,
+    segment::{Blueprint, Origin, Role, Work},
+    store::StateStore as _,
 };
 
 /// What can make a replay differ from what is stored even though the components are the same.
@@ -70,7 +73,7 @@ impl Recorded {
     /// it; otherwise as [`Recorded::replay`].
     pub fn explain(&self, wanted: &Wanted) -> Result<Explanation> {
         let reader = self.reader()?;
-        let row = find_row(&reader, wanted)?;
+        let row = find_row(&reader, wanted, &self.data)?;
         let wanted = Wanted { trade_id: row.text("trade_id"), ..wanted.clone() };
         let raw = RawInput::of(self.reader()?, Window::default())?;
         let values = row.values();
@@ -78,19 +81,24 @@ impl Recorded {
         let search = |values| Search::new(self, &versions, &raw, Lookout::new(wanted.clone(), values))?.run();
         // One that says the same is looked for first. When there is none, the first of that time and trade is explained.
         let found = match search(Some(values.clone()))? {
-            Some(found) => Some(found),
-            None => search(None)?,
+            Searched::Found(found) => found,
+            Searched::Missing(_) => match search(None)? {
+                Searched::Found(found) => found,
+                Searched::Missing(notes) => return Err(not_given(&wanted, &notes)),
+            },
         };
-        let found = found.ok_or_else(|| not_given(&wanted))?;
         found.explain(&row, &values)
     }
 }
 
-fn not_given(wanted: &Wanted) -> Error {
+fn not_given(wanted: &Wanted, notes: &[String]) -> Error {
     let symbol = &wanted.symbol;
-    let message = format!(
+    let mut message = format!(
         "find the alarm of {symbol} in a replay: the stored raw input does not give it with these components, as when what ran then is not kept, or when several jobs, which are replayed as one, ended between"
     );
+    for note in notes {
+        message.extend(["; ", note]);
+    }
     Error::new(Kind::Conflict, message)
 }
 
@@ -103,6 +111,15 @@ struct Search<'a> {
     cast: Cast,
     changes: Vec<Change>,
     notes: Vec<String>,
+    /// What comes back later.
+    standbys: Vec<Standby<'a>>,
+}
+
+/// What came of a search.
+enum Searched {
+    Found(Box<Found>),
+    /// With what could not be as it was then, for people.
+    Missing(Vec<String>),
 }
 
 /// The alarm, and how it came to be there.
@@ -117,25 +134,26 @@ struct Found {
 impl<'a> Search<'a> {
     fn new(recorded: &'a Recorded, versions: &'a Versions<'a>, raw: &'a RawInput, lookout: Lookout) -> Result<Self> {
         let (cast, changes, notes) = versions.history(raw)?;
-        Ok(Self { recorded, versions, raw, lookout, cast, changes, notes })
+        Ok(Self { recorded, versions, raw, lookout, cast, changes, notes, standbys: Vec::new() })
     }
 
     /// Goes through the past until the alarm is seen, swapping stages where they were swapped then.
-    fn run(mut self) -> Result<Option<Found>> {
+    fn run(mut self) -> Result<Searched> {
         let cuts: Vec<Place> = self.changes.iter().map(|change| change.place).collect();
         let mut changes = std::mem::take(&mut self.changes).into_iter().peekable();
         let mut worker = self.worker(&self.lookout, MemoryState::default())?;
         let end = std::iter::once(Ok(raw::end()));
         for piece in self.raw.pieces(&cuts).chain(end) {
             let Piece { place, work } = piece?;
-            let mut is_swapped = false;
-            while let Some(change) = changes.next_if(|change| change.place <= place) {
-                let note = self.versions.apply(&mut self.cast, &change)?;
-                self.notes.extend(note);
-                is_swapped = true;
+            if changes.peek().is_some_and(|change| change.place <= place) {
+                let mut store = worker.into_store();
+                while let Some(change) = changes.next_if(|change| change.place <= place) {
+                    self.swap(&change, &mut store)?;
+                }
+                worker = self.worker(&self.lookout, store)?;
             }
-            if is_swapped {
-                worker = self.worker(&self.lookout, worker.into_store())?;
+            for standby in &mut self.standbys {
+                standby.take(&work);
             }
             worker.take(work.clone(), Step::None)?;
             if self.lookout.has_seen() {
@@ -145,11 +163,56 @@ impl<'a> Search<'a> {
                 if is_committed {
                     store.undo();
                 }
-                return self.close_in(store, work).map(Some);
+                return Ok(Searched::Found(Box::new(self.close_in(store, work)?)));
             }
             worker.commit()?;
         }
-        Ok(None)
+        Ok(Searched::Missing(self.notes))
+    }
+
+    /// Lets a stage be what it became, with the state that it went on with.
+    fn swap(&mut self, change: &Change, store: &mut MemoryState) -> Result<()> {
+        let Change { number, stage_index, ran, comes_back, stands_by_until, .. } = change;
+        if let Some(until) = *stands_by_until {
+            let standby = Standby::new(self.recorded, until, *stage_index, self.cast.clone(), store.clone())?;
+            self.standbys.push(standby);
+        }
+        self.notes.extend(self.versions.apply(&mut self.cast, change)?);
+        let (stage, digest) = (&ran.stage, &ran.digest);
+        if *comes_back {
+            let standby = self.standbys.iter().position(|standby| standby.is_until(*number));
+            let own = standby.map(|at| self.standbys.remove(at).state(stage)).transpose()?.flatten();
+            if let Some(own) = own {
+                store.put_state(stage, own);
+            }
+            if ran.has_own_state.is_none() {
+                self.notes.push(format!(
+                    "stage {stage}: that sha256:{digest} went on with its own state when it came back is not noted, only likely"
+                ));
+            }
+        }
+        let state = store.state(stage)?;
+        let state = match self.refusal(*stage_index, &state, store.progress()?.watermark) {
+            None => state,
+            Some(fault) => {
+                self.notes.push(format!(
+                    "stage {stage}: the step to sha256:{digest} cannot be repeated, it begins without state: {fault}"
+                ));
+                store.put_state(stage, Vec::new());
+                Vec::new()
+            }
+        };
+        for standby in &mut self.standbys {
+            standby.follow(&self.cast, *stage_index, stage, state.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Why a stage does not take a state; none when it does.
+    fn refusal(&self, stage_index: usize, state: &[Entry], watermark: i64) -> Option<Fault> {
+        // The first stage and the writer keep none.
+        let stage = self.cast.stages.get(stage_index).filter(|stage| stage.role() == Role::Stage)?;
+        stage.instantiate().and_then(|mut instance| instance.restore(state, watermark)).err()
     }
 
     /// Does the work that gives the alarm once more, record by record, from the state before it.

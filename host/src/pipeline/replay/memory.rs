@@ -12,7 +12,7 @@ use crate::{
 type Entries = BTreeMap<(String, u64), Entry>;
 
 /// Keeps what a segment needs to go on, for as long as the process lives.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct MemoryState {
     progress: Progress,
     state: BTreeMap<String, Entries>,
@@ -20,7 +20,7 @@ pub(super) struct MemoryState {
 }
 
 /// What the last commit has replaced.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Undo {
     progress: Progress,
     /// By stage; `None` for entries that were not there.
@@ -40,6 +40,16 @@ impl MemoryState {
                 None => drop(entries.remove(&key)),
             }
         }
+    }
+}
+
+impl MemoryState {
+    /// Gives a stage another state. Behind that, the last commit is not gone back to.
+    pub(super) fn put_state(&mut self, stage: &str, entries: Vec<Entry>) {
+        let state = self.state.entry(stage.to_owned()).or_default();
+        state.clear();
+        change(state, entries);
+        self.last = Undo { progress: self.progress.clone(), entries: Vec::new() };
     }
 }
 
@@ -105,5 +115,8 @@ mod tests {
         assert_eq!((store.progress().unwrap().newest, store.state("other").unwrap().len()), (7, 0));
         store.undo();
         assert_eq!(store.state("s").unwrap(), [entry(1, Some(b"y")), entry(2, Some(b"x"))]);
+        store.put_state("s", vec![entry(7, Some(b"o"))]);
+        store.undo();
+        assert_eq!(store.state("s").unwrap(), [entry(7, Some(b"o"))]);
     }
 }

@@ -13,6 +13,7 @@ mod lexicon;
 mod memory;
 mod raw;
 mod sink;
+mod standby;
 #[cfg(test)]
 mod testing;
 mod versions;
@@ -56,6 +57,8 @@ pub struct Recorded {
     pub components_folder: Option<PathBuf>,
     /// The data folder. It is only read, and a pipeline may run on it.
     pub data: PathBuf,
+    /// Whether a replay and a backtest give the pipeline file's settings to what ran, instead of those that it ran with.
+    pub uses_file_settings: bool,
 }
 
 /// What a replay did.
@@ -92,8 +95,8 @@ pub struct ReplayedFile {
 impl Recorded {
     /// Sends the events of a window through the pipeline, into a folder of its own, and gives the digest of the output.
     ///
-    /// Stages that are in `given` run that component; the others the one that ran last, if the data folder keeps it, and
-    /// otherwise the pipeline file's. Without `out` the output goes into a temporary folder, which is removed.
+    /// Stages that are in `given` run that component; the others the one that ran last, if the data folder keeps it, with
+    /// the settings that it ran with, and otherwise the pipeline file's. Without `out` the output goes into a temporary folder, which is removed.
     ///
     /// # Errors
     /// `Invalid` when `out` is not empty, or a component does not fit; `NotFound` when raw input or a component is not
@@ -126,8 +129,9 @@ impl Recorded {
     }
 
     fn versions<'a>(&'a self, store: &'a SqliteStore) -> Versions<'a> {
-        let Self { pipeline, engine, components_folder, .. } = self;
-        Versions { engine, pipeline, folder: components_folder.as_deref(), store }
+        let Self { pipeline, engine, components_folder, uses_file_settings, .. } = self;
+        let folder = components_folder.as_deref();
+        Versions { engine, pipeline, folder, store, uses_file_settings: *uses_file_settings }
     }
 
     /// A worker of a whole chain that goes on from what a store has.

@@ -1,13 +1,19 @@
-//! Which component runs as which stage in a replay: the one that was named, the one that ran, or the pipeline file's.
+//! Which component runs as which stage in a replay, with which settings: the one that was named, the one that ran, or the
+//! pipeline file's.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::value::RawValue;
 
 use super::raw::{Place, RawInput};
 use crate::{
     contract::Description,
-    error::{Error, Result},
+    error::{Context as _, Error, Kind, Result},
     pipeline::{
         WasmStage, blueprint,
         spec::{Pipeline, Stage},
@@ -40,6 +46,22 @@ impl Choice {
             && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
         if is_digest { Self::Digest(digest) } else { Self::File(text.into()) }
     }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "component {}", path.display()),
+            Self::Digest(digest) => write!(f, "component {digest}"),
+        }
+    }
+}
+
+/// Whether a name could be how a digest begins, were it longer.
+fn is_short_digest(name: &Path) -> bool {
+    let digest = name.to_str().map(|name| name.strip_prefix("sha256:").unwrap_or(name));
+    digest
+        .is_some_and(|digest| digest.len() < DIGEST_LETTERS_MIN && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Where a component was taken from.
@@ -76,6 +98,8 @@ pub struct Used {
     pub taken: Taken,
     /// Its settings, a JSON object.
     pub settings: Box<RawValue>,
+    /// Whether the pipeline file has other settings for this stage.
+    pub settings_differ: bool,
 }
 
 /// The stages of a replay: what each is made of, and what it says of itself.
@@ -90,21 +114,33 @@ pub(super) struct Cast {
 pub(super) struct Versions<'a> {
     pub(super) engine: &'a Engine,
     pub(super) pipeline: &'a Pipeline,
-    pub(super) folder: Option<&'a std::path::Path>,
+    pub(super) folder: Option<&'a Path>,
     pub(super) store: &'a SqliteStore,
+    /// Whether what ran gets the pipeline file's settings instead of its own.
+    pub(super) uses_file_settings: bool,
 }
 
 /// A stage that became another one.
+#[derive(Debug)]
 pub(super) struct Change {
     /// From where on.
     pub(super) place: Place,
-    stage_index: usize,
-    ran: Ran,
+    /// Which one it is of all.
+    pub(super) number: usize,
+    /// Position of the stage.
+    pub(super) stage_index: usize,
+    /// What it became.
+    pub(super) ran: Ran,
+    /// It had stood by since it was what the stage was last, and goes on with its own state.
+    pub(super) comes_back: bool,
+    /// What the stage was before stands by, until it comes back by the change of this number.
+    pub(super) stands_by_until: Option<usize>,
 }
 
 impl Versions<'_> {
     /// The components that are given; for the other stages the one that ran last, if it is kept, and otherwise the pipeline
-    /// file's. Settings are the pipeline file's.
+    /// file's. What ran has the settings that it ran with, also when it is given by its digest; all else has the pipeline
+    /// file's.
     ///
     /// # Errors
     /// `Invalid` for a stage that the pipeline does not have, and for a component that does not take the settings;
@@ -118,13 +154,30 @@ impl Versions<'_> {
         let ran = self.store.ran()?;
         let mut cast = Cast { stages: Vec::new(), descriptions: Vec::new(), used: Vec::new() };
         for (index, spec) in self.pipeline.stages.iter().enumerate() {
-            let last = ran.iter().rev().find(|ran| ran.stage == spec.name);
-            let (component, taken) = match (given.get(&spec.name), last) {
-                (Some(choice), _) => (self.given(choice)?, Taken::Given),
-                (None, Some(last)) => self.kept_or_file(spec, &last.digest)?,
-                (None, None) => (self.of_file(spec)?, Taken::PipelineFile),
+            let mut as_stage = ran.iter().rev().filter(|ran| ran.stage == spec.name);
+            let (component, taken, own) = match given.get(&spec.name) {
+                Some(choice @ Choice::File(_)) => (self.given(choice)?, Taken::Given, None),
+                Some(choice @ Choice::Digest(_)) => {
+                    let component = self.given(choice)?;
+                    let own = as_stage.find(|ran| *ran.digest == *component.digest);
+                    (component, Taken::Given, own)
+                }
+                None => match as_stage.next() {
+                    None => (self.of_file(spec)?, Taken::PipelineFile, None),
+                    Some(last) => {
+                        let (component, taken) = self.kept_or_file(spec, &last.digest)?;
+                        (component, taken, (taken == Taken::Kept).then_some(last))
+                    }
+                },
             };
-            cast.put(self.pipeline, index, component, taken, &spec.settings)?;
+            let own = own.filter(|_| !self.uses_file_settings);
+            let settings = own.map_or(&spec.settings, |ran| &ran.settings);
+            let digest = Arc::clone(&component.digest);
+            let put = cast.put(self.pipeline, index, component, taken, settings);
+            match given.get(&spec.name) {
+                Some(choice) => put.doing(|| format!("run {choice} as stage {}, sha256:{digest}", spec.name))?,
+                None => put?,
+            }
         }
         Ok(cast)
     }
@@ -132,16 +185,18 @@ impl Versions<'_> {
     /// What ran at the very beginning, and what became of it later, in order; with what cannot be told, for people.
     pub(super) fn history(&self, raw: &RawInput) -> Result<(Cast, Vec<Change>, Vec<String>)> {
         let mut notes = Vec::new();
-        let mut cast = self.choose(&BTreeMap::new())?;
+        let mut cast = Cast { stages: Vec::new(), descriptions: Vec::new(), used: Vec::new() };
         let mut changes = Vec::new();
-        for ran in self.store.ran()? {
+        for (number, ran) in self.store.ran()?.into_iter().enumerate() {
             let Some(stage_index) = self.position(&ran.stage) else {
                 notes.push(format!("stage {} ran then and is not in the pipeline file: it is left out", ran.stage));
                 continue;
             };
             let place = raw.place_behind(ran.journal_sequence, &ran.inputs);
-            changes.push(Change { place, stage_index, ran });
+            let comes_back = ran.has_own_state != Some(false);
+            changes.push(Change { place, number, stage_index, ran, comes_back, stands_by_until: None });
         }
+        pair_up(&mut changes);
         for (index, spec) in self.pipeline.stages.iter().enumerate() {
             match changes.iter().position(|change| change.stage_index == index) {
                 Some(first) => {
@@ -149,6 +204,7 @@ impl Versions<'_> {
                     notes.extend(self.apply(&mut cast, &first)?);
                 }
                 None => {
+                    cast.put(self.pipeline, index, self.of_file(spec)?, Taken::PipelineFile, &spec.settings)?;
                     notes.push(format!("what ran as stage {} is not known: the pipeline file's is used", spec.name));
                 }
             }
@@ -162,14 +218,20 @@ impl Versions<'_> {
         let Change { stage_index, ran, .. } = change;
         let Some(spec) = self.pipeline.stages.get(*stage_index) else { return Ok(None) };
         let (component, taken) = self.kept_or_file(spec, &ran.digest)?;
-        let note = (*component.digest != *ran.digest).then(|| {
-            let (stage, expected, used) = (&ran.stage, &ran.digest, &component.digest);
-            format!(
-                "stage {stage}: sha256:{expected} ran then and is not kept; the pipeline file's, sha256:{used}, is used"
-            )
-        });
-        cast.put(self.pipeline, *stage_index, component, taken, &ran.settings)?;
-        Ok(note)
+        if *component.digest == *ran.digest {
+            cast.put(self.pipeline, *stage_index, component, taken, &ran.settings)?;
+            return Ok(None);
+        }
+        let (stage, expected, used) = (&ran.stage, &ran.digest, Arc::clone(&component.digest));
+        let mut note = format!(
+            "stage {stage}: sha256:{expected} ran then and is not kept; the pipeline file's, sha256:{used}, is used"
+        );
+        // Settings of one component need not be settings of another.
+        if cast.put(self.pipeline, *stage_index, component.clone(), taken, &ran.settings).is_err() {
+            cast.put(self.pipeline, *stage_index, component, taken, &spec.settings)?;
+            note.push_str(", with the pipeline file's settings");
+        }
+        Ok(Some(note))
     }
 
     fn position(&self, stage: &str) -> Option<usize> {
@@ -178,6 +240,10 @@ impl Versions<'_> {
 
     fn given(&self, choice: &Choice) -> Result<Component> {
         match choice {
+            Choice::File(path) if is_short_digest(path) && !path.exists() => Err(Error::not_found(format!(
+                "find component {}: there is no such file, and of a digest {DIGEST_LETTERS_MIN} letters are needed",
+                path.display()
+            ))),
             Choice::File(path) => self.engine.load(path),
             Choice::Digest(beginning) => {
                 let digest = self.store.find_component(beginning)?;
@@ -205,6 +271,18 @@ impl Cast {
         self.stages.iter().map(|stage| Box::new(stage.clone()) as Box<dyn Blueprint>).collect()
     }
 
+    /// Lets a stage be what it is in another cast.
+    pub(super) fn copy(&mut self, other: &Self, index: usize) {
+        let (Some(stage), Some(description), Some(used)) =
+            (other.stages.get(index), other.descriptions.get(index), other.used.get(index))
+        else {
+            return;
+        };
+        replace(&mut self.stages, index, stage.clone());
+        replace(&mut self.descriptions, index, description.clone());
+        replace(&mut self.used, index, used.clone());
+    }
+
     /// Puts a component in the place of a stage, which is the next one or one that is there.
     fn put(
         &mut self,
@@ -216,14 +294,45 @@ impl Cast {
     ) -> Result<()> {
         let Some(spec) = pipeline.stages.get(index) else { return Ok(()) };
         let stage = WasmStage::new(&spec.name, component, settings, spec.limits);
-        let description = blueprint::describe(&stage, pipeline, index)?;
-        let not_json = |error| Error::caused(crate::error::Kind::Corrupt, "read the settings of a stage", error);
+        let settings_differ = settings != spec.settings;
+        let description = match settings_differ {
+            // What is wrong is wrong in the pipeline file.
+            false => blueprint::describe(&stage, pipeline, index)?,
+            true => stage.instantiate().and_then(|mut instance| instance.describe()).map_err(|fault| {
+                let doing = format!("start stage {} with the settings that it ran with", spec.name);
+                Error::caused(Kind::Invalid, doing, fault)
+            })?,
+        };
+        let not_json = |error| Error::caused(Kind::Corrupt, "read the settings of a stage", error);
         let settings = RawValue::from_string(settings.to_owned()).map_err(not_json)?;
-        let used = Used { stage: spec.name.clone(), component: stage.digest().to_owned(), taken, settings };
+        let used =
+            Used { stage: spec.name.clone(), component: stage.digest().to_owned(), taken, settings, settings_differ };
         replace(&mut self.stages, index, stage);
         replace(&mut self.descriptions, index, description);
         replace(&mut self.used, index, used);
         Ok(())
+    }
+}
+
+/// Finds out since when each version that came back had stood by.
+fn pair_up(changes: &mut [Change]) {
+    for at in 0..changes.len() {
+        let (before, rest) = changes.split_at_mut(at);
+        let Some(back) = rest.first_mut().filter(|change| change.comes_back) else { continue };
+        let mut of_stage = before.iter_mut().rev().filter(|change| change.stage_index == back.stage_index);
+        // What stood by was there until the change that came behind it.
+        let mut next: Option<&mut Change> = None;
+        back.comes_back = false;
+        for earlier in &mut of_stage {
+            if earlier.ran.digest == back.ran.digest && earlier.ran.settings == back.ran.settings {
+                if let Some(left) = next {
+                    left.stands_by_until = Some(back.number);
+                    back.comes_back = true;
+                }
+                break;
+            }
+            next = Some(earlier);
+        }
     }
 }
 
@@ -239,6 +348,47 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_came_back_stood_by_since_it_was_live_last() {
+        let change = |number: usize, stage_index, digest: &str, has_own_state: Option<bool>| Change {
+            place: Place::START,
+            number,
+            stage_index,
+            ran: Ran {
+                stage: String::new(),
+                digest: digest.to_owned(),
+                settings: "{}".to_owned(),
+                has_own_state,
+                journal_sequence: 0,
+                inputs: Vec::new(),
+            },
+            comes_back: has_own_state != Some(false),
+            stands_by_until: None,
+        };
+        let paired = |mut changes: Vec<Change>| {
+            pair_up(&mut changes);
+            let of = |change: Change| (change.comes_back, change.stands_by_until);
+            changes.into_iter().map(of).collect::<Vec<_>>()
+        };
+        // Live, swapped twice, back; another stage between.
+        let one = |number, digest, own| change(number, 1, digest, Some(own));
+        let back = vec![
+            one(0, "a", false),
+            one(1, "b", false),
+            change(2, 0, "a", Some(false)),
+            one(3, "c", false),
+            one(4, "a", true),
+        ];
+        assert_eq!(paired(back), [(false, None), (false, Some(4)), (false, None), (false, None), (true, None)]);
+        // Begun with again after a restart, swapped again, back.
+        let again =
+            vec![one(0, "a", false), one(1, "b", false), one(2, "a", false), one(3, "b", false), one(4, "a", true)];
+        assert_eq!(paired(again), [(false, None), (false, None), (false, None), (false, Some(4)), (true, None)]);
+        // Where it was not noted it is taken to have stood by, unless it is new.
+        let unknown = ["a", "b", "a"].into_iter().enumerate().map(|(at, digest)| change(at, 1, digest, None));
+        assert_eq!(paired(unknown.collect()), [(false, None), (false, Some(2)), (true, None)]);
+    }
+
+    #[test]
     fn what_looks_like_a_digest_is_one() {
         let digest = |text: &str| Choice::Digest(text.to_owned());
         assert_eq!(Choice::parse("0123abcd"), digest("0123abcd"));
@@ -246,5 +396,7 @@ mod tests {
         for file in ["0123abc", "alarm.wasm", "./0123abcd", "sha256:xyz", &"a".repeat(65)] {
             assert_eq!(Choice::parse(file), Choice::File(file.into()), "{file}");
         }
+        assert!(is_short_digest("feb".as_ref()) && is_short_digest("sha256:0123".as_ref()));
+        assert!(!is_short_digest("alarm.wasm".as_ref()) && !is_short_digest("0123abcd".as_ref()));
     }
 }

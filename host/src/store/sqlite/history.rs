@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::super::{Commit, InputFile, Ran};
+use super::super::{Commit, InputFile, Ran, Runs};
 use crate::error::{Error, Kind, Result};
 
 /// Notes what is new with a commit, before its progress takes the place of the last one.
@@ -27,17 +27,17 @@ pub(super) fn note(conn: &Connection, commit: &Commit) -> Result<()> {
         Some(text) => serde_json::from_str(&text).map_err(corrupt)?,
     };
     let inputs = serde_json::to_string(&before.inputs).map_err(corrupt)?;
-    for (stage, digest, settings) in &commit.ran {
+    for Runs { stage, digest, settings, has_own_state } in &commit.ran {
         let mut add = conn.prepare_cached(
-            "INSERT INTO tapeline_ran (stage, digest, settings, journal_sequence, inputs)
-             SELECT ?1, ?2, ?3, ?4, ?5
+            "INSERT INTO tapeline_ran (stage, digest, settings, journal_sequence, inputs, has_own_state)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6
              WHERE NOT EXISTS (
                  SELECT 1 FROM (
                      SELECT digest, settings FROM tapeline_ran WHERE stage = ?1 ORDER BY number DESC LIMIT 1
                  ) WHERE digest = ?2 AND settings = ?3
              )",
         )?;
-        add.execute(params![stage, digest, settings, before.journal_sequence as i64, inputs])?;
+        add.execute(params![stage, digest, settings, before.journal_sequence as i64, inputs, has_own_state])?;
     }
     Ok(())
 }
@@ -55,12 +55,19 @@ pub(super) fn inputs(conn: &Connection) -> Result<Vec<(InputFile, u64)>> {
 
 /// As [`super::Store::ran`].
 pub(super) fn ran(conn: &Connection) -> Result<Vec<Ran>> {
-    let mut read = conn
-        .prepare_cached("SELECT stage, digest, settings, journal_sequence, inputs FROM tapeline_ran ORDER BY number")?;
+    // Data of version 3 does not say it.
+    let has_own_state = match conn.column_exists(None, "tapeline_ran", "has_own_state")? {
+        true => "has_own_state",
+        false => "NULL",
+    };
+    let mut read = conn.prepare_cached(&format!(
+        "SELECT stage, digest, settings, journal_sequence, {has_own_state}, inputs FROM tapeline_ran ORDER BY number"
+    ))?;
     let rows = read.query_map([], |row| {
         let (stage, digest, settings) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let ran = Ran { stage, digest, settings, journal_sequence: row.get::<_, i64>(3)? as u64, inputs: Vec::new() };
-        Ok((ran, row.get::<_, String>(4)?))
+        let (journal_sequence, has_own_state) = (row.get::<_, i64>(3)? as u64, row.get(4)?);
+        let ran = Ran { stage, digest, settings, has_own_state, journal_sequence, inputs: Vec::new() };
+        Ok((ran, row.get::<_, String>(5)?))
     })?;
     rows.map(|row| {
         let (ran, inputs) = row?;

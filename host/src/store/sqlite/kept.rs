@@ -1,6 +1,6 @@
 //! What a replay asks for: the objects that are committed, and the components that were kept.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -48,30 +48,53 @@ impl SqliteStore {
     /// # Errors
     /// `NotFound` when there is none, and `Invalid` when there are several; both list what there is.
     pub fn find_component(&self, beginning: &str) -> Result<String> {
-        let all = digests(&self.conn)?;
-        let found: Vec<&String> = all.iter().filter(|digest| digest.starts_with(beginning)).collect();
+        let all = kept(&self.conn)?;
+        let found: Vec<Kept> = all.iter().filter(|kept| kept.digest.starts_with(beginning)).cloned().collect();
         match found.as_slice() {
-            [digest] => Ok((*digest).clone()),
+            [kept] => Ok(kept.digest.clone()),
             [] => Err(Error::not_found(format!("find component sha256:{beginning}: {}", list(&all)))),
-            several => Err(Error::invalid(format!(
-                "tell which component sha256:{beginning} is: {}",
-                list(&several.iter().map(|digest| (*digest).clone()).collect::<Vec<_>>())
-            ))),
+            several => Err(Error::invalid(format!("tell which component sha256:{beginning} is: {}", list(several)))),
         }
     }
 }
 
-fn digests(conn: &Connection) -> Result<Vec<String>> {
-    let mut read = conn.prepare_cached("SELECT digest FROM tapeline_components ORDER BY digest")?;
-    let digests = read.query_map([], |row| row.get(0))?;
-    Ok(digests.collect::<rusqlite::Result<_>>()?)
+/// A component that is kept.
+#[derive(Clone)]
+struct Kept {
+    digest: String,
+    /// Of which stages it is a version.
+    stages: Option<String>,
 }
 
-fn list(digests: &[String]) -> String {
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { digest, stages } = self;
+        match stages {
+            Some(stages) => write!(f, "{digest} ({stages})"),
+            None => write!(f, "{digest}"),
+        }
+    }
+}
+
+fn kept(conn: &Connection) -> Result<Vec<Kept>> {
+    let mut read = conn.prepare_cached(
+        "SELECT digest, (
+             SELECT group_concat(stage, ', ') FROM (
+                 SELECT stage FROM tapeline_ran WHERE digest = kept.digest
+                 UNION SELECT stage FROM tapeline_deployments WHERE instr(document, kept.digest) > 0
+                 ORDER BY stage
+             )
+         ) FROM tapeline_components kept ORDER BY digest",
+    )?;
+    let all = read.query_map([], |row| Ok(Kept { digest: row.get(0)?, stages: row.get(1)? }))?;
+    Ok(all.collect::<rusqlite::Result<_>>()?)
+}
+
+fn list(digests: &[Kept]) -> String {
     if digests.is_empty() {
         return "the data folder keeps none".to_owned();
     }
-    let shown = digests.iter().take(LISTED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let shown = digests.iter().take(LISTED_MAX).map(Kept::to_string).collect::<Vec<_>>().join(", ");
     match digests.len().saturating_sub(LISTED_MAX) {
         0 => format!("the data folder keeps {shown}"),
         more => format!("the data folder keeps {shown} and {more} more"),
@@ -98,9 +121,17 @@ mod tests {
             store.conn.execute(put, rusqlite::params![digest, bytes]).unwrap();
         }
         assert_eq!(store.find_component("bbbb").unwrap(), "bbbb00000");
+        // Of which stages they are is told.
+        let ran = "INSERT INTO tapeline_ran VALUES (?1, ?2, 'bbbb00000', '{}', 0, '[]', 0)";
+        store.conn.execute(ran, rusqlite::params![1, "enrich"]).unwrap();
+        store.conn.execute(ran, rusqlite::params![2, "alarm"]).unwrap();
+        let pushed = "INSERT INTO tapeline_deployments VALUES ('dedup', 1, '{\"digest\":\"aaaa00002\"}')";
+        store.conn.execute(pushed, []).unwrap();
+        let missing = store.find_component("cccc").unwrap_err().to_string();
+        assert!(missing.contains("aaaa00001, aaaa00002 (dedup), bbbb00000 (alarm, enrich)"), "{missing}");
         let several = store.find_component("aaaa0000").unwrap_err();
         assert_eq!(several.kind(), Kind::Invalid);
-        assert!(several.to_string().contains("aaaa00001, aaaa00002"), "{several}");
+        assert!(several.to_string().contains("aaaa00001, aaaa00002 (dedup)"), "{several}");
         assert!(store.find_component("cccc").unwrap_err().to_string().contains("bbbb00000"));
         assert_eq!(store.kept_component("aaaa00002").unwrap().as_deref(), Some(&b"two"[..]));
         assert_eq!(store.kept_component("aaaa").unwrap(), None);

@@ -9,7 +9,9 @@ use crate::error::{Context, Error, Kind, Result};
 /// The database's name in the data folder.
 pub(super) const FILE: &str = "tapeline.sqlite";
 /// Version of the tables below. A change to them raises it.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
+/// The oldest version that can be read as it is; a writer brings it up to date.
+const READABLE_VERSION: i64 = 3;
 /// `TAPE`: tells our database from another program's.
 const APPLICATION_ID: i64 = 0x5441_5045;
 /// How long a handle waits for another one's transaction. The longest is a commit, which takes less than a second
@@ -132,6 +134,9 @@ const TABLES_OF_VERSION_3: &str = "
     ) WITHOUT ROWID;
 ";
 
+/// What version 4 added: whether a version that ran had stood by, and went on with its own state.
+const COLUMNS_OF_VERSION_4: &str = "ALTER TABLE tapeline_ran ADD COLUMN has_own_state INTEGER;";
+
 /// Opens the database to write to it, and makes it if there is none.
 pub(super) fn create(path: &Path) -> Result<Connection> {
     let create = || -> Result<_> {
@@ -144,12 +149,7 @@ pub(super) fn create(path: &Path) -> Result<Connection> {
         conn.pragma_update(None, "journal_mode", "wal")?;
         match version {
             0 => create_tables(&conn)?,
-            1 => {
-                add_partitions(&conn)?;
-                add_components(&conn)?;
-            }
-            2 => add_components(&conn)?,
-            _ => {}
+            version => bring_up_to_date(&conn, version)?,
         }
         configure(&conn)?;
         Ok(conn)
@@ -159,12 +159,12 @@ pub(super) fn create(path: &Path) -> Result<Connection> {
 
 /// Opens a database that is there, to write to it.
 pub(super) fn open(path: &Path) -> Result<Connection> {
-    open_existing(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    open_existing(path, OpenFlags::SQLITE_OPEN_READ_WRITE, VERSION)
 }
 
 /// Opens a database that is there, to read from it.
 pub(super) fn open_reader(path: &Path) -> Result<Connection> {
-    open_existing(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    open_existing(path, OpenFlags::SQLITE_OPEN_READ_ONLY, READABLE_VERSION)
 }
 
 /// Begins a transaction that may write, which one handle at a time can be in.
@@ -172,7 +172,7 @@ pub(super) fn begin(conn: &Connection) -> Result<Transaction<'_>> {
     Ok(Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?)
 }
 
-fn open_existing(path: &Path, access: OpenFlags) -> Result<Connection> {
+fn open_existing(path: &Path, access: OpenFlags, oldest: i64) -> Result<Connection> {
     let none = || Error::not_found(format!("find a pipeline's data: there is no {}", path.display()));
     if !path.exists() {
         return Err(none());
@@ -187,7 +187,7 @@ fn open_existing(path: &Path, access: OpenFlags) -> Result<Connection> {
     match open().doing(|| format!("open {}", path.display()))? {
         // Its first opener has not made the tables yet.
         (_, 0) => Err(none()),
-        (_, older) if older < VERSION => Err(Error::invalid(format!(
+        (_, older) if older < oldest => Err(Error::invalid(format!(
             "read data of an older tapeline (version {older} of the store; this one knows {VERSION}): run its pipeline once"
         ))),
         (conn, _) => Ok(conn),
@@ -219,9 +219,16 @@ fn create_tables(conn: &Connection) -> Result<()> {
     let transaction = begin(conn)?;
     transaction.execute_batch(TABLES)?;
     transaction.execute_batch(TABLES_OF_VERSION_3)?;
+    transaction.execute_batch(COLUMNS_OF_VERSION_4)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     Ok(transaction.commit()?)
+}
+
+fn bring_up_to_date(conn: &Connection, version: i64) -> Result<()> {
+    let steps: [fn(&Connection) -> Result<()>; 3] = [add_partitions, add_components, add_own_state];
+    let done = usize::try_from(version - 1).unwrap_or_default();
+    steps.iter().skip(done).try_for_each(|step| step(conn))
 }
 
 /// From version 1 to 2: dead letters know their partition.
@@ -237,6 +244,14 @@ fn add_components(conn: &Connection) -> Result<()> {
     let transaction = begin(conn)?;
     transaction.execute_batch(TABLES_OF_VERSION_3)?;
     transaction.pragma_update(None, "user_version", 3)?;
+    Ok(transaction.commit()?)
+}
+
+/// From version 3 to 4: whether a version went on with its own state is known.
+fn add_own_state(conn: &Connection) -> Result<()> {
+    let transaction = begin(conn)?;
+    transaction.execute_batch(COLUMNS_OF_VERSION_4)?;
+    transaction.pragma_update(None, "user_version", 4)?;
     Ok(transaction.commit()?)
 }
 
@@ -274,5 +289,24 @@ mod tests {
             Ok((row.get::<_, i64>(0)?, row.get::<_, Option<u32>>(1)?))
         });
         assert_eq!(letter.unwrap(), (7, None));
+    }
+
+    #[test]
+    fn data_of_the_third_version_is_read_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let conn = create(&path).unwrap();
+        conn.execute_batch(
+            "ALTER TABLE tapeline_ran DROP COLUMN has_own_state;
+             INSERT INTO tapeline_ran VALUES (1, 's', 'd', '{}', 0, '[]');
+             PRAGMA user_version = 3;",
+        )
+        .unwrap();
+        drop(conn);
+        assert_eq!(open(&path).unwrap_err().kind(), Kind::Invalid);
+        let ran = |conn: &Connection| super::super::history::ran(conn).unwrap();
+        let before = ran(&open_reader(&path).unwrap());
+        assert_eq!((before.len(), before[0].has_own_state), (1, None));
+        assert_eq!(ran(&create(&path).unwrap()), before);
     }
 }
