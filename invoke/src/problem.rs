@@ -5,7 +5,7 @@ use serde::Serialize;
 /// What problem documents are called.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// What is wrong; [`What::parts`] says it in words. The text of `type` stays the same from version to version; programs may match on it.
+/// What is wrong. The text of `type` stays the same from version to version; programs may match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each has its title below")]
 pub enum What {

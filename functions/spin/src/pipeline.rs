@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use spin_sdk::{
-    http::{self, FullBody, Request, Response, StatusCode},
+    http::{self, FullBody, HeaderValue, Request, Response, StatusCode},
     http_service,
 };
 use tapeline_invoke::{
@@ -41,7 +41,9 @@ async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
         ["healthz"] => {
             debug_assert_eq!(path, HEALTH_PATH, "one name for one place");
             check_method(&request, |method| matches!(method, "GET" | "HEAD"))?;
-            Ok(Response::new(FullBody::new(Bytes::from_static(b"ok\n"))))
+            let mut answer = Response::new(FullBody::new(Bytes::from_static(b"ok\n")));
+            answer.headers_mut().insert("content-type", HeaderValue::from_static("text/plain; charset=utf-8"));
+            Ok(answer)
         }
         ["pipelines", name, "events"] => {
             check_method(&request, |method| method == "POST")?;
