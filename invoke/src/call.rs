@@ -151,6 +151,10 @@ impl<C: Callee> Caller<C> {
         let watermark = events.marks.iter().copied().filter(|mark| *mark != END).fold(known, i64::max);
         let (events, bypass) = batch::select(events, self.takes);
         if events.groups.is_empty() && events.marks.is_empty() {
+            if state.is_some() {
+                // Whoever asks it for its changes after this call must not be given those of another.
+                self.restore(state, &mut Input { names: Vec::new(), events: batch::empty() }).await?;
+            }
             return Ok(answer::of_untouched(batch::rejoin(events, bypass), self.role));
         }
         let group_count = bypass.as_ref().map_or(events.groups.len(), Bypass::group_count);

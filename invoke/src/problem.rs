@@ -122,11 +122,12 @@ pub fn document(what: What, detail: &str, path: &str) -> Vec<u8> {
     serde_json::to_vec(&Document { r#type: what.uri(), title, status, detail, instance: path }).unwrap_or_default()
 }
 
-/// What a problem document says in detail; `None` for bytes that are none.
-pub fn detail(document: &[u8]) -> Option<String> {
+/// What a problem document says: its `type`, and the detail. `None` for bytes that are none.
+pub fn told(document: &[u8]) -> Option<(String, String)> {
     #[derive(serde::Deserialize)]
-    struct Detail {
+    struct Told {
+        r#type: String,
         detail: String,
     }
-    serde_json::from_slice::<Detail>(document).ok().map(|document| document.detail)
+    serde_json::from_slice::<Told>(document).ok().map(|told| (told.r#type, told.detail))
 }

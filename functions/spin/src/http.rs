@@ -57,7 +57,7 @@ impl From<StateError> for Problem {
             StateError::Conflict => What::Busy,
             StateError::Store(_) => What::Unavailable,
             StateError::Corrupt(_) => What::Internal,
-            StateError::TooLarge(_) => What::TooManySessions,
+            StateError::TooLarge(_) => What::BodyTooLarge,
         };
         Self::new(what, error.to_string())
     }

@@ -74,7 +74,7 @@ async fn take(request: Request, settings: &Settings) -> Result<Answer, Problem> 
     let received = i64::try_from(received.as_nanos()).unwrap_or(i64::MAX);
     let bucket = SpinBucket::open()?;
     let scope = Scope::of_pipeline(&bucket, &settings.name);
-    for _ in 1..TRIES_MAX {
+    for _ in 0..TRIES_MAX {
         let work = Work::Records { format: format.clone(), received, body: body.to_vec() };
         match run(&scope, settings, work).await {
             Ok(answer) => return Ok(answer),
@@ -167,11 +167,14 @@ async fn ask(stage: &str, pass: &Pass) -> Result<PassAnswer, Stopped> {
     if status == StatusCode::OK {
         return Ok(postcard::from_bytes(&body).map_err(|error| fault(stage, &error.to_string()))?);
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        // It may have been a faster request, or the store: beginning again shows which.
+    let told = tapeline_invoke::problem::told(&body);
+    if told.as_ref().is_some_and(|(what, _)| *what == What::Busy.uri()) {
         return Err(Stopped::Conflict);
     }
-    let told = tapeline_invoke::problem::detail(&body);
+    if let (StatusCode::SERVICE_UNAVAILABLE, Some((_, reason))) = (status, &told) {
+        return Err(Problem::new(What::Unavailable, format!("stage {stage}: {reason}")).into());
+    }
+    let told = told.map(|(_, reason)| reason);
     let reason =
         told.unwrap_or_else(|| "it trapped, or took more than it may; nothing of the request is stored".to_owned());
     Err(fault(stage, &reason).into())

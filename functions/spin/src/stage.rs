@@ -8,7 +8,7 @@ use tapeline_invoke::{
     Asking, CallError, Callee, Caller, Hop, NoState, Role, StateOf, admit,
     batch::Breach,
     body::records,
-    contract::{Decoded, Description, END, Entry, Frames, Input, Output, SettingError, StateError, Written},
+    contract::{Decoded, Description, Entry, Frames, Input, Output, SettingError, StateError, Written},
     problem::What,
 };
 
@@ -36,9 +36,12 @@ const ROLE: Role = if cfg!(feature = "fetcher") {
 /// How often a session's call begins again because another one was faster.
 const TRIES_MAX: usize = 8;
 
+/// Names that a stage may know and be kept: callers may send new ones all the time.
+const NAMES_MAX: usize = 10_000;
+
 thread_local! {
-    /// The stage, once it has its settings. Lives as long as the instance.
-    static CALLER: RefCell<Option<Caller<Composed>>> = const { RefCell::new(None) };
+    /// The stage with its settings, once it has them. Lives as long as the instance.
+    static CALLER: RefCell<Option<(String, Caller<Composed>)>> = const { RefCell::new(None) };
 }
 
 /// The stage that this component was composed with.
@@ -105,8 +108,10 @@ async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
         Some(session) => invoke_in_session(&stage, &settings, &session, &body, asking)?,
         None => {
             let records = records(&body, asking.format()).map_err(CallError::BadBody)?;
-            with_caller(&settings, |caller| now(caller.call(&records, asking, None::<&mut NoState>)))?
-                .map(|(it, _)| it)?
+            with_caller(&settings, |caller| {
+                let called = now(caller.call(&records, asking, None::<&mut NoState>));
+                called.map(|(invoked, _)| invoked).map_err(Problem::from)
+            })?
         }
     };
     Ok(lines(invoked.lines, &invoked.counts))
@@ -123,7 +128,7 @@ fn invoke_in_session(
     let records = records(body, asking.format()).map_err(CallError::BadBody)?;
     let bucket = SpinBucket::open()?;
     let scope = Scope::of_session(&bucket, stage, session);
-    for _ in 1..TRIES_MAX {
+    for _ in 0..TRIES_MAX {
         match try_in_session(&scope, stage, settings, &records, asking) {
             Err(Tried::Again) => {}
             Err(Tried::Failed(problem)) => return Err(problem),
@@ -136,6 +141,12 @@ fn invoke_in_session(
 enum Tried {
     Again,
     Failed(Problem),
+}
+
+impl From<Problem> for Tried {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
 }
 
 impl From<state::StateError> for Tried {
@@ -163,8 +174,7 @@ fn try_in_session(
             error => Tried::Failed(error.into()),
         })?;
         Ok::<_, Tried>((invoked, watermark, checkpoint()))
-    })
-    .map_err(Tried::Failed)??;
+    })?;
     let changes = vec![Changes { stage: stage.to_owned(), entries }];
     let watermark = before.watermark.max(watermark);
     let next = Commit { number: before.number + 1, newest: i64::MIN, watermark, changes };
@@ -195,24 +205,34 @@ async fn pass(request: Request, stage: &str) -> Result<Answer, Problem> {
         let events = Hop::pack(passed.events, caller.names());
         let (rows, rejects, counts) = (passed.rows, passed.rejects, passed.counts);
         Ok::<_, Problem>(PassAnswer { events, rows, rejects, counts, changes: checkpoint() })
-    })??;
+    })?;
     postcard::to_allocvec(&answer).map(octets).map_err(broken)
 }
 
-/// Does something with the stage, which is given its settings if it has none yet.
-fn with_caller<T>(settings: &str, act: impl FnOnce(&mut Caller<Composed>) -> T) -> Result<T, Problem> {
-    CALLER.with_borrow_mut(|caller| {
-        let caller = match caller {
-            Some(caller) => caller,
-            None => caller.insert(configured(settings)?),
+/// Does something with the stage, which is given its settings if it has not got just these. After a failure, and when it
+/// knows too many names, it is made anew: names and state of one request are nothing to the next.
+fn with_caller<T, E>(settings: &str, act: impl FnOnce(&mut Caller<Composed>) -> Result<T, E>) -> Result<T, E>
+where
+    E: From<Problem>,
+{
+    CALLER.with_borrow_mut(|kept| {
+        let mut caller = match kept.take() {
+            Some((known, caller)) if known == settings => caller,
+            _ => configured(settings)?,
         };
-        Ok(act(caller))
+        let done = act(&mut caller)?;
+        if caller.names().len() <= NAMES_MAX {
+            *kept = Some((settings.to_owned(), caller));
+        }
+        Ok(done)
     })
 }
 
 fn configured(settings: &str) -> Result<Caller<Composed>, Problem> {
     exported::configure(settings).map_err(|SettingError { key, value, expected }| {
-        Problem::new(What::Internal, format!("setting {key}: {value} instead of {expected}"))
+        // Whoever asks need not see the settings; whoever runs the application does.
+        eprintln!("setting {key}: {value} instead of {expected}");
+        Problem::new(What::Internal, format!("setting {key} of this stage cannot be used: {expected}"))
     })?;
     let description: Description = exported::describe();
     Ok(Caller::new(Composed, ROLE, &description))
@@ -238,7 +258,8 @@ impl StateOf<Composed> for Stored<'_> {
 
     #[cfg(not(feature = "fetcher"))]
     async fn restore(&mut self, composed: &mut Composed, input: &mut Input) -> Result<(), Fault> {
-        let mark = input.events.marks.iter().copied().filter(|mark| *mark != END).max().unwrap_or(i64::MIN);
+        // The end of all events wakes every key.
+        let mark = input.events.marks.iter().copied().max().unwrap_or(i64::MIN);
         let keys = exported::keys(input);
         // It knows them now.
         input.names.clear();
@@ -248,7 +269,7 @@ impl StateOf<Composed> for Stored<'_> {
 
     #[cfg(feature = "fetcher")]
     async fn restore(&mut self, _: &mut Composed, _: &mut Input) -> Result<(), Fault> {
-        let _ = (self.scope, self.stage, END);
+        let _ = (self.scope, self.stage);
         Ok(())
     }
 }

@@ -139,8 +139,8 @@ impl<'a, B: Bucket> Scope<'a, B> {
     /// Lets a commit happen, as the one behind `before`, and settles it.
     ///
     /// # Errors
-    /// `Conflict` when `before` is no longer the last. Any other error may come although it has happened; it is settled
-    /// by whoever begins next.
+    /// `Conflict` when `before` is no longer the last. After any other error it may have happened. One that has happened
+    /// and could not be settled is settled by whoever begins next.
     pub fn commit(&self, before: &Commit, next: &Commit) -> Result<(), StateError> {
         let bytes: usize = next.changes.iter().flat_map(|changes| &changes.entries).map(size).sum();
         if bytes > CHANGES_BYTES_MAX {
@@ -151,7 +151,9 @@ impl<'a, B: Bucket> Scope<'a, B> {
         if !self.bucket.swap(&self.commit_key(), expected.as_deref(), &encode(next))? {
             return Err(StateError::Conflict);
         }
-        self.settle(next)
+        // It has happened, whatever comes now.
+        let _ = self.settle(next);
+        Ok(())
     }
 
     /// The entries of these keys, and of those whose time comes with `mark`, as they were at commit `number`.

@@ -32,7 +32,7 @@ fn main() {
 }
 
 fn trials() -> Result<Vec<Trial>> {
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 10] = [
         ("settings_are_those_of_the_main_job", application::settings_are_those_of_the_main_job),
         ("every_component_has_one_route", application::every_component_has_one_route),
         ("what_is_asked_wrongly_is_told_so", application::what_is_asked_wrongly_is_told_so),
@@ -41,6 +41,7 @@ fn trials() -> Result<Vec<Trial>> {
         ("a_killed_request_leaves_nothing_behind", pipeline::a_killed_request_leaves_nothing_behind),
         ("requests_at_once_come_one_after_the_other", pipeline::requests_at_once_come_one_after_the_other),
         ("a_stage_that_traps_stores_nothing", pipeline::a_stage_that_traps_stores_nothing),
+        ("a_call_leaves_nothing_to_the_next", pipeline::a_call_leaves_nothing_to_the_next),
         ("one_stage_is_swapped_by_a_file_name", pipeline::one_stage_is_swapped_by_a_file_name),
     ];
     let trial = |(name, test): (&str, Test)| Trial::test(name, move || test().map_err(told));
