@@ -1,5 +1,7 @@
 //! What a request may be: its content, its parameters, its records. The texts are those of the problem documents.
 
+use std::time::Duration;
+
 use crate::body::{BadBody, EVENTS, records};
 
 /// Bytes of a body: some 70,000 trades. Whoever has more sends more bodies, or a file to `tapeline run`.
@@ -122,6 +124,39 @@ pub fn check_session(name: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("a session has a name of 1 to {SESSION_NAME_BYTES_MAX} bytes"))
+}
+
+/// Sessions of a stage. They are for trying a stage out and for tests; what must not be lost belongs into a pipeline.
+pub const SESSIONS_MAX: usize = 64;
+/// Bytes of a session's state: half a million ids, or an hour of bars of some ten thousand symbols.
+pub const SESSION_BYTES_MAX: usize = 16 << 20;
+/// A session that has not been called for so long may be forgotten when another one needs its place: whoever works at
+/// a prompt is back within it.
+pub const SESSION_IDLE_MIN: Duration = Duration::from_secs(15 * 60);
+
+/// What is said when there is no room for another session.
+pub fn too_many_sessions() -> String {
+    let minutes = SESSION_IDLE_MIN.as_secs() / 60;
+    format!("{SESSIONS_MAX} sessions of this stage are in use; one is forgotten after {minutes} minutes without a call")
+}
+
+/// What is said of a session whose state would become too large.
+pub fn session_too_large(bytes: u64) -> String {
+    format!("the session's state would have {bytes} bytes; it may have {SESSION_BYTES_MAX}")
+}
+
+/// Bytes of a key that a request is known by: a UUID and what somebody puts in front of it.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// Whether a request can have this key.
+///
+/// # Errors
+/// Says what a key is.
+pub fn check_idempotency_key(key: &str) -> Result<(), String> {
+    if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(format!("header idempotency-key: {key:?} instead of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} letters"))
 }
 
 /// The format of records that do not say theirs.

@@ -13,11 +13,12 @@ use std::{
 use serde_json::{Value, json};
 use tapeline::{
     metrics::Metrics,
-    pipeline::{Components, Invoker, Live, LiveOptions, Rollout, SESSIONS_MAX, spec::Pipeline},
+    pipeline::{Components, Invoker, Live, LiveOptions, Rollout, spec::Pipeline},
     runtime::{CompiledCache, Engine},
     store::SqliteStore,
     trigger::http::{Admin, AdminToken, Api, ApiParts, Readiness, serve},
 };
+use tapeline_invoke::admit::SESSIONS_MAX;
 use tapeline_tests::program;
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
 
@@ -228,6 +229,21 @@ fn a_session_keeps_the_state_of_a_stage() {
     let full = call("one-more", &[1]);
     assert_eq!((full.status, full.problem().as_str()), (429, "too-many-sessions"));
     assert_eq!(call("", &[1]).problem(), "bad-parameter");
+}
+
+/// Instances serve one call after the other: what one has left in them is nothing to a session.
+#[test]
+fn a_session_takes_nothing_of_other_calls() {
+    let server = Server::chain();
+    let average = r#"{"kind":"average","symbol":"X","time":"2024-08-08T12:00:01Z","source":"s","id":1,"price":1,"window":"5m","count":1,"average":1}"#;
+    for round in 0..8 {
+        let in_session = |body: &str| server.post(&format!("/stages/dedup/invoke?session={round}"), body);
+        assert_eq!(server.post("/stages/dedup/invoke", &lines(&[1, 2])).count("out"), 2);
+        // dedup does not take it, and is asked for its changes all the same.
+        assert_eq!(in_session(average).status, 200);
+        assert_eq!(in_session(&lines(&[1, 2])).count("duplicate"), 0, "round {round}");
+        assert_eq!(in_session(&lines(&[1, 2])).count("duplicate"), 2, "round {round}");
+    }
 }
 
 #[test]

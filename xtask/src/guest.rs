@@ -37,7 +37,7 @@ pub(crate) fn build_all(workspace: &Workspace) -> Result<()> {
 /// Builds what stands in front of the stages under Spin, into `components/spin/<what>.wasm`.
 fn build_fronts(workspace: &Workspace, target: &WasmTarget) -> Result<()> {
     FRONTS.iter().try_for_each(|front| {
-        let guest = Guest { package: FRONT, feature: Some(front), name: front };
+        let guest = Guest { package: &format!("{FRONT}{front}"), name: front };
         build(workspace, target, &guest, &workspace.components().join("spin"))
     })
 }
@@ -57,14 +57,13 @@ fn build_stages(workspace: &Workspace, target: &WasmTarget, stages: &[String]) -
     stages.iter().try_for_each(|stage| build(workspace, target, &Guest::of(stage), &workspace.components()))
 }
 
-/// The package of what stands in front of stages, and its features: what it can stand in front of.
-const FRONT: &str = "spin-front";
+/// What the packages of components in front of others are called, before the name of what they can stand in front of.
+const FRONT: &str = "spin-";
 const FRONTS: [&str; 4] = ["fetcher", "stage", "writer", "pipeline"];
 
 /// A component to be built.
 struct Guest<'a> {
     package: &'a str,
-    feature: Option<&'a str>,
     /// What its file is called.
     name: &'a str,
 }
@@ -72,15 +71,14 @@ struct Guest<'a> {
 impl<'a> Guest<'a> {
     /// The one component of a package, under the name that a pipeline file calls it by.
     fn of(package: &'a str) -> Self {
-        Self { package, feature: None, name: package }
+        Self { package, name: package }
     }
 }
 
 fn build(workspace: &Workspace, target: &WasmTarget, guest: &Guest<'_>, folder: &Path) -> Result<()> {
-    let Guest { package, feature, name } = *guest;
+    let Guest { package, name } = *guest;
     let mut command = workspace.cargo("rustc");
     command.args(["--package", package, "--lib", "--crate-type", "cdylib"]);
-    command.args(feature.iter().flat_map(|feature| ["--features", feature]));
     command.args(["--profile", PROFILE, "--target", TARGET]);
     command.arg("--target-dir").arg(workspace.guest_target());
     command.args(target.cargo_args());

@@ -118,8 +118,7 @@ fn components_in(folder: &Path, packages: &[Value]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for package in packages {
         let place = Path::new(text_at(package, "/manifest_path")?).parent();
-        let is_front = package.pointer("/metadata/tapeline/front").is_some();
-        if place.and_then(Path::parent) == Some(folder) && is_component(package) && !is_front {
+        if place.and_then(Path::parent) == Some(folder) && is_component(package) {
             names.push(text_at(package, "/name")?.to_owned());
         }
     }
@@ -148,7 +147,7 @@ mod tests {
             { "name": "spin-forever", "manifest_path": "/code/tests/guests/spin-forever/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
             { "name": "dedup", "manifest_path": "/code/functions/dedup/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
             { "name": "alarm", "manifest_path": "/code/functions/alarm/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] },
-            { "name": "front", "manifest_path": "/code/functions/front/Cargo.toml", "targets": [{ "kind": ["cdylib"] }], "metadata": { "tapeline": { "front": true } } },
+            { "name": "front", "manifest_path": "/code/functions/spin/fronts/stage/Cargo.toml", "targets": [{ "kind": ["cdylib"] }] },
             { "name": "tapeline-sdk", "manifest_path": "/code/functions/sdk/Cargo.toml", "targets": [{ "kind": ["lib"] }] },
             { "name": "echo", "manifest_path": "/code/tests/guests/echo/Cargo.toml", "targets": [{ "kind": ["cdylib", "rlib"] }] }
         ]

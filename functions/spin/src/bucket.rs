@@ -12,7 +12,7 @@ mod bindings {
 use std::collections::BTreeMap;
 
 use bindings::wasi::keyvalue::{
-    atomics::{Cas, CasError, swap},
+    atomics::{self, Cas, CasError, swap},
     batch,
     store::{self, Error},
 };
@@ -43,9 +43,21 @@ impl Bucket for SpinBucket {
         Ok(keys.iter().map(|key| found.remove(key).flatten()).collect())
     }
 
-    fn swap(&self, key: &str, expected: Option<&[u8]>, value: &[u8]) -> Result<bool, StateError> {
+    fn set_many(&self, values: &[(String, Vec<u8>)]) -> Result<(), StateError> {
+        batch::set_many(&self.0, values).map_err(|error| failed(&error))
+    }
+
+    fn delete_many(&self, keys: &[String]) -> Result<(), StateError> {
+        batch::delete_many(&self.0, keys).map_err(|error| failed(&error))
+    }
+
+    fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError> {
+        atomics::increment(&self.0, key, delta).map_err(|error| failed(&error))
+    }
+
+    fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
         let cas = Cas::new(&self.0, key).map_err(|error| failed(&error))?;
-        if cas.current().map_err(|error| failed(&error))?.as_deref() != expected {
+        if cas.current().map_err(|error| failed(&error))?.as_deref() != Some(expected) {
             return Ok(false);
         }
         match swap(cas, value) {

@@ -5,7 +5,7 @@ use http_body_util::{BodyExt as _, Limited};
 use spin_sdk::http::{FullBody, HeaderValue, Request, Response, StatusCode};
 use spin_sdk::variables;
 use tapeline_invoke::{
-    AdminToken, Counts,
+    Counts,
     admit::{self, BODY_BYTES_MAX},
     problem::{PROBLEM_JSON, What, document},
 };
@@ -13,7 +13,7 @@ use tapeline_invoke::{
 use crate::{messages::MESSAGE_BYTES_MAX, state::StateError};
 
 /// Our answers.
-pub(crate) type Answer = Response<FullBody<Bytes>>;
+pub type Answer = Response<FullBody<Bytes>>;
 
 /// Seconds after which a client may try again what there was no room for.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -57,7 +57,8 @@ impl From<StateError> for Problem {
             StateError::Conflict => What::Busy,
             StateError::Store(_) => What::Unavailable,
             StateError::Corrupt(_) => What::Internal,
-            StateError::TooLarge(_) => What::BodyTooLarge,
+            StateError::TooLarge { .. } => What::BodyTooLarge,
+            StateError::Full { .. } => What::NotNow,
         };
         Self::new(what, error.to_string())
     }
@@ -117,28 +118,8 @@ pub(crate) fn lines(lines: Vec<u8>, counts: &Counts) -> Answer {
     answer
 }
 
-/// An answer of bytes that only the application itself is given.
-pub(crate) fn octets(bytes: Vec<u8>) -> Answer {
-    Response::new(FullBody::new(bytes.into()))
-}
-
 /// A variable of this component, as the manifest gives it.
 pub(crate) async fn variable(name: &str) -> Result<String, Problem> {
     let missing = |error| Problem::new(What::Internal, format!("variable {name:?} of this component: {error:?}"));
     variables::get(name).await.map_err(missing)
-}
-
-/// Lets those through who show the application's token.
-pub(crate) async fn check_admin(request: &Request) -> Result<(), Problem> {
-    const NAME: &str = "admin_token";
-    let text = variable(NAME).await?;
-    if text.is_empty() {
-        let detail =
-            format!("variable {NAME} of this application is not set, so that nobody can administer it by HTTP");
-        return Err(Problem::new(What::AdminOff, detail));
-    }
-    let unfit = |found| Problem::new(What::AdminOff, format!("variable {NAME} of this application {found}"));
-    let token = AdminToken::new(&text).map_err(unfit)?;
-    let refused = |what| Problem::new(What::Unauthorized, format!("{what}; send `Authorization: Bearer <{NAME}>`"));
-    token.check(header(request, "authorization")).map_err(refused)
 }

@@ -6,8 +6,8 @@
 //! (`pipeline.rs`) answers `POST /pipelines/{name}/events`: it hands the events from stage to stage and commits the state
 //! of all of them at once ([`state`]).
 //!
-//! One package, built once for each thing that it can stand in front of: features `fetcher`, `stage`, `writer` (the three
-//! worlds; a component must import just the interface of its own) and `pipeline`. Instances may be kept between requests
+//! Components of it are in `fronts/`, one for each thing that it can stand in front of, by features: `fetcher`, `stage`,
+//! `writer` (the three worlds; a component must import just the interface of its own) and `pipeline`. Instances may be kept between requests
 //! and may be thrown away after any: nothing here relies on either.
 
 pub mod messages;
@@ -16,8 +16,8 @@ pub mod state;
 #[cfg(target_family = "wasm")]
 mod bucket;
 #[cfg(target_family = "wasm")]
-mod http;
+pub mod http;
 #[cfg(all(target_family = "wasm", feature = "pipeline"))]
-mod pipeline;
+pub mod pipeline;
 #[cfg(all(target_family = "wasm", any(feature = "fetcher", feature = "stage", feature = "writer")))]
-mod stage;
+pub mod stage;

@@ -2,7 +2,9 @@
 //! HTTP. Both are built from one source and deployed together, so that the bytes have no version.
 
 use serde::{Deserialize, Serialize};
-use tapeline_invoke::{Counts, Hop, contract::Entry};
+use tapeline_invoke::{Counts, Hop};
+
+use crate::state::{Area, Changes};
 
 /// The path at which a stage takes part in a pipeline. No trigger leads to it: only components of the same application
 /// reach it, by `http://<stage>.spin.internal`.
@@ -15,10 +17,8 @@ pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
 pub struct Pass {
     /// Whose state it is, as [`crate::state::Scope`] says.
     pub scope: String,
-    /// The commit that the stage begins from.
-    pub number: u64,
-    /// The watermark of that commit.
-    pub watermark: i64,
+    /// The stage's part of it, as it was committed last.
+    pub area: Area,
     /// What it is given.
     pub work: Work,
 }
@@ -50,6 +50,6 @@ pub struct PassAnswer {
     pub rejects: Vec<u8>,
     /// What became of the records.
     pub counts: Counts,
-    /// The stage's state, as far as it changed. Nothing of it is stored yet.
-    pub changes: Vec<Entry>,
+    /// What it changed of the stage's state. Nothing of it is stored yet.
+    pub changes: Changes,
 }

@@ -3,23 +3,22 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use spin_sdk::{
-    http::{self, FullBody, HeaderValue, Request, Response, StatusCode},
-    http_service,
-};
+use spin_sdk::http::{self, FullBody, HeaderValue, Request, Response, StatusCode};
 use tapeline_invoke::{
     Counts, Hop, Watermark, WatermarkSettings, admit, answer::write_disbelieved, names::Names, problem::What,
 };
 
 use crate::{
     bucket::SpinBucket,
-    http::{Answer, HEALTH_PATH, Problem, body, check_method, lines, variable},
+    http::{Answer, HEALTH_PATH, Problem, body, check_method, header, lines, variable},
     messages::{PASS_PATH, Pass, PassAnswer, Work},
-    state::{Changes, Commit, Scope, StateError},
+    state::{Changes, Known, Next, Request as Keyed, Scope, StateError},
 };
 
 /// How often a request begins again because another one was faster.
 const TRIES_MAX: usize = 8;
+/// By its value, a request that comes again is known.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What the manifest says of the pipeline.
 struct Settings {
@@ -29,8 +28,8 @@ struct Settings {
     watermark: WatermarkSettings,
 }
 
-#[http_service]
-async fn handle(request: Request) -> Answer {
+/// Answers a request.
+pub async fn handle(request: Request) -> Answer {
     let path = request.uri().path().to_owned();
     answer(request, &path).await.unwrap_or_else(|problem| problem.answer(&path))
 }
@@ -68,15 +67,18 @@ async fn take(request: Request, settings: &Settings) -> Result<Answer, Problem> 
     let parameter = |detail| Problem::new(What::BadParameter, detail);
     let [format] = admit::parameters(request.uri().query(), ["format"]).map_err(parameter)?;
     let format = admit::format_or_events(format).map_err(parameter)?;
+    let key = header(&request, IDEMPOTENCY_KEY).map(str::to_owned);
+    key.as_deref().map_or(Ok(()), admit::check_idempotency_key).map_err(parameter)?;
     let body = body(request).await?;
     admit::entering(&body, &format).map_err(|detail| Problem::new(What::BadBody, detail))?;
     let received = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let received = i64::try_from(received.as_nanos()).unwrap_or(i64::MAX);
+    let keyed = key.as_deref().map(|key| Keyed { key, body: &body });
     let bucket = SpinBucket::open()?;
     let scope = Scope::of_pipeline(&bucket, &settings.name);
     for _ in 0..TRIES_MAX {
         let work = Work::Records { format: format.clone(), received, body: body.to_vec() };
-        match run(&scope, settings, work).await {
+        match run(&scope, settings, work, keyed).await {
             Ok(answer) => return Ok(answer),
             Err(Stopped::Conflict) => {}
             Err(Stopped::Problem(problem)) => return Err(problem),
@@ -107,14 +109,32 @@ impl From<Problem> for Stopped {
     }
 }
 
-/// Hands the records from stage to stage, and commits what they have changed.
-async fn run(scope: &Scope<'_, SpinBucket>, settings: &Settings, mut work: Work) -> Result<Answer, Stopped> {
+/// Hands the records from stage to stage, and commits what they have changed. A request whose key is known was carried out
+/// before, and is answered as then.
+async fn run(
+    scope: &Scope<'_, SpinBucket>,
+    settings: &Settings,
+    mut work: Work,
+    keyed: Option<Keyed<'_>>,
+) -> Result<Answer, Stopped> {
     let before = scope.begin()?;
+    match keyed.map_or(Ok(Known::New), |keyed| scope.known(&before, keyed))? {
+        Known::New => {}
+        Known::Answered(answer) => {
+            let (total, out): (Counts, Vec<u8>) = postcard::from_bytes(&answer).map_err(unreadable)?;
+            return Ok(lines(out, &total));
+        }
+        Known::OtherBody => {
+            let detail = format!("header {IDEMPOTENCY_KEY} has the key of an earlier request with another body");
+            return Err(Problem::new(What::BadParameter, detail).into());
+        }
+    }
     let mut watermark = Watermark::new(settings.watermark);
     watermark.set(before.newest, before.watermark);
     let (mut out, mut rejects, mut changes, mut total) = (Vec::new(), Vec::new(), Vec::new(), Counts::default());
     for (at, stage) in settings.stages.iter().enumerate() {
-        let pass = Pass { scope: scope.name().to_owned(), number: before.number, watermark: before.watermark, work };
+        let area = before.areas.get(stage).cloned().unwrap_or_default();
+        let pass = Pass { scope: scope.name().to_owned(), area, work };
         let answer = ask(stage, &pass).await?;
         rejects.extend(answer.rejects);
         out.extend(answer.rows);
@@ -132,16 +152,21 @@ async fn run(scope: &Scope<'_, SpinBucket>, settings: &Settings, mut work: Work)
             events = Hop::pack(assigned.batch, &names);
         }
         count(&mut total, &answer.counts, at + 1 == settings.stages.len());
-        if !answer.changes.is_empty() {
-            changes.push(Changes { stage: stage.clone(), entries: answer.changes });
-        }
+        changes.push(Changes { area: stage.clone(), watermark: watermark.current(), ..answer.changes });
         work = Work::Events(events);
     }
-    let next =
-        Commit { number: before.number + 1, newest: watermark.newest(), watermark: watermark.current(), changes };
-    scope.commit(&before, &next)?;
     out.extend(rejects);
+    let answer = (total, out);
+    // Counts and bytes can always be written.
+    let kept = keyed.map(|keyed| (keyed, postcard::to_allocvec(&answer).unwrap_or_default()));
+    let times = Some((watermark.newest(), watermark.current()));
+    scope.commit(&before, Next { times, changes, forgotten: None, answer: kept })?;
+    let (total, out) = answer;
     Ok(lines(out, &total))
+}
+
+fn unreadable(error: postcard::Error) -> Problem {
+    Problem::new(What::Internal, format!("a stored answer cannot be read: {error}"))
 }
 
 /// Adds what a stage has counted: what leaves the pipeline on the way, and at its end what gets through.

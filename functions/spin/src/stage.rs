@@ -1,11 +1,12 @@
 //! In front of one stage.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::SystemTime};
 
 use futures_util::FutureExt as _;
-use spin_sdk::{http::Request, http_service};
+use spin_sdk::http::{FullBody, Request, Response};
 use tapeline_invoke::{
-    Asking, CallError, Callee, Caller, Hop, NoState, Role, StateOf, admit,
+    AdminToken, Asking, CallError, Callee, Caller, Hop, NoState, Role, StateOf,
+    admit::{self, SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX},
     batch::Breach,
     body::records,
     contract::{Decoded, Description, Entry, Frames, Input, Output, SettingError, StateError, Written},
@@ -14,9 +15,9 @@ use tapeline_invoke::{
 
 use crate::{
     bucket::SpinBucket,
-    http::{Answer, Problem, body, check_admin, check_method, lines, octets, variable},
+    http::{Answer, Problem, body, check_method, header, lines, variable},
     messages::{PASS_PATH, Pass, PassAnswer, Work},
-    state::{self, Changes, Commit, Scope},
+    state::{self, Area, Changes, Next, Room, Scope},
 };
 
 #[cfg(feature = "fetcher")]
@@ -34,7 +35,7 @@ const ROLE: Role = if cfg!(feature = "fetcher") {
     Role::Stage
 };
 /// How often a session's call begins again because another one was faster.
-const TRIES_MAX: usize = 8;
+const TRIES_MAX: usize = 32;
 
 /// Names that a stage may know and be kept: callers may send new ones all the time.
 const NAMES_MAX: usize = 10_000;
@@ -51,6 +52,7 @@ struct Composed;
 enum Fault {
     Breach(Breach),
     Stage(String),
+    #[cfg_attr(feature = "fetcher", expect(dead_code, reason = "a fetcher has no state"))]
     State(state::StateError),
 }
 
@@ -79,8 +81,8 @@ impl From<CallError<Fault>> for Problem {
     }
 }
 
-#[http_service]
-async fn handle(request: Request) -> Answer {
+/// Answers a request.
+pub async fn handle(request: Request) -> Answer {
     let path = request.uri().path().to_owned();
     answer(request, &path).await.unwrap_or_else(|problem| problem.answer(&path))
 }
@@ -88,7 +90,7 @@ async fn handle(request: Request) -> Answer {
 async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
     let stage = variable("stage").await?;
     if path == PASS_PATH {
-        return pass(request, &stage).await;
+        return pass(request).await;
     }
     if path != format!("/stages/{stage}/invoke") {
         return Err(Problem::new(What::UnknownRoute, format!("there is no {path}")));
@@ -127,9 +129,10 @@ fn invoke_in_session(
     admit::check_session(session).map_err(|detail| Problem::new(What::BadParameter, detail))?;
     let records = records(body, asking.format()).map_err(CallError::BadBody)?;
     let bucket = SpinBucket::open()?;
-    let scope = Scope::of_session(&bucket, stage, session);
+    let limits = state::Limits { area_bytes: SESSION_BYTES_MAX as u64, ..state::Limits::default() };
+    let scope = Scope::of_sessions(&bucket, stage).with_limits(limits);
     for _ in 0..TRIES_MAX {
-        match try_in_session(&scope, stage, settings, &records, asking) {
+        match try_in_session(&scope, session, settings, &records, asking) {
             Err(Tried::Again) => {}
             Err(Tried::Failed(problem)) => return Err(problem),
             Ok(invoked) => return Ok(invoked),
@@ -153,6 +156,9 @@ impl From<state::StateError> for Tried {
     fn from(error: state::StateError) -> Self {
         match error {
             state::StateError::Conflict => Self::Again,
+            state::StateError::Full { bytes, .. } => {
+                Self::Failed(Problem::new(What::TooManySessions, admit::session_too_large(bytes)))
+            }
             error => Self::Failed(error.into()),
         }
     }
@@ -160,38 +166,59 @@ impl From<state::StateError> for Tried {
 
 fn try_in_session(
     scope: &Scope<'_, SpinBucket>,
-    stage: &str,
+    session: &str,
     settings: &str,
     records: &[&[u8]],
     asking: Asking<'_>,
 ) -> Result<tapeline_invoke::Invoked, Tried> {
     let before = scope.begin()?;
-    let (invoked, watermark, entries) = with_caller(settings, |caller| {
-        let mut stored = Stored { scope, stage, at: &before };
+    let called = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let room = before.room_for(session, SESSIONS_MAX, called.saturating_sub(SESSION_IDLE_MIN.as_secs()));
+    let forgotten = match room {
+        Room::Free => None,
+        Room::InPlaceOf(other) => Some(other),
+        Room::None => return Err(Problem::new(What::TooManySessions, admit::too_many_sessions()).into()),
+    };
+    let area = before.areas.get(session).cloned().unwrap_or_default();
+    let (invoked, watermark, changes) = with_caller(settings, |caller| {
+        let mut stored = Stored::new(scope, &area);
         let called = now(caller.call(records, asking, Some(&mut stored)));
         let (invoked, watermark) = called.map_err(|error| match error {
             CallError::Fault(Fault::State(error)) => Tried::from(error),
             error => Tried::Failed(error.into()),
         })?;
-        Ok::<_, Tried>((invoked, watermark, checkpoint()))
+        Ok::<_, Tried>((invoked, watermark, stored.changes()))
     })?;
-    let changes = vec![Changes { stage: stage.to_owned(), entries }];
-    let watermark = before.watermark.max(watermark);
-    let next = Commit { number: before.number + 1, newest: i64::MIN, watermark, changes };
-    scope.commit(&before, &next)?;
+    let changes = vec![Changes { area: session.to_owned(), watermark, called, ..changes }];
+    scope.commit(&before, Next { changes, forgotten, ..Next::default() })?;
     Ok(invoked)
 }
 
+/// Lets those through who show the application's token.
+async fn check_admin(request: &Request) -> Result<(), Problem> {
+    const NAME: &str = "admin_token";
+    let text = variable(NAME).await?;
+    if text.is_empty() {
+        let detail =
+            format!("variable {NAME} of this application is not set, so that nobody can administer it by HTTP");
+        return Err(Problem::new(What::AdminOff, detail));
+    }
+    let unfit = |found| Problem::new(What::AdminOff, format!("variable {NAME} of this application {found}"));
+    let token = AdminToken::new(&text).map_err(unfit)?;
+    let refused = |what| Problem::new(What::Unauthorized, format!("{what}; send `Authorization: Bearer <{NAME}>`"));
+    token.check(header(request, "authorization")).map_err(refused)
+}
+
 /// The stage's part of a request to a pipeline.
-async fn pass(request: Request, stage: &str) -> Result<Answer, Problem> {
+async fn pass(request: Request) -> Result<Answer, Problem> {
     let settings = variable("settings").await?;
     let bytes = crate::http::message(request.into_body()).await?;
     let broken = |error: postcard::Error| Problem::new(What::BadBody, error.to_string());
-    let Pass { scope, number, watermark, work } = postcard::from_bytes(&bytes).map_err(broken)?;
+    let Pass { scope, area, work } = postcard::from_bytes(&bytes).map_err(broken)?;
     let bucket = SpinBucket::open()?;
     let scope = Scope::named(&bucket, &scope);
-    let at = Commit { number, watermark, ..Commit::default() };
     let answer = with_caller(&settings, |caller| {
+        let mut stored = Stored::new(&scope, &area);
         let passed = match work {
             Work::Records { format, received, body } => {
                 let records = records(&body, &format).map_err(CallError::BadBody)?;
@@ -199,14 +226,19 @@ async fn pass(request: Request, stage: &str) -> Result<Answer, Problem> {
             }
             Work::Events(hop) => {
                 let events = hop.unpack(caller.names()).map_err(Fault::Breach)?;
-                now(caller.pass(events, Some(&mut Stored { scope: &scope, stage, at: &at })))?
+                now(caller.pass(events, Some(&mut stored)))?
             }
         };
         let events = Hop::pack(passed.events, caller.names());
         let (rows, rejects, counts) = (passed.rows, passed.rejects, passed.counts);
-        Ok::<_, Problem>(PassAnswer { events, rows, rejects, counts, changes: checkpoint() })
+        Ok::<_, Problem>(PassAnswer { events, rows, rejects, counts, changes: stored.changes() })
     })?;
     postcard::to_allocvec(&answer).map(octets).map_err(broken)
+}
+
+/// An answer of bytes that only the application itself is given.
+fn octets(bytes: Vec<u8>) -> Answer {
+    Response::new(FullBody::new(bytes.into()))
 }
 
 /// Does something with the stage, which is given its settings if it has not got just these. After a failure, and when it
@@ -243,33 +275,46 @@ fn now<T>(work: impl Future<Output = T>) -> T {
     work.now_or_never().expect("neither a composed stage nor the store lets anybody wait")
 }
 
-/// The state of a stage as it was with a commit.
+/// The state of a stage as it was committed last.
 struct Stored<'a> {
     scope: &'a Scope<'a, SpinBucket>,
-    stage: &'a str,
-    at: &'a Commit,
+    area: &'a Area,
+    /// The newest mark that the stage was given: the keys whose timers it passes were loaded.
+    looked: i64,
+}
+
+impl<'a> Stored<'a> {
+    const fn new(scope: &'a Scope<'a, SpinBucket>, area: &'a Area) -> Self {
+        Self { scope, area, looked: i64::MIN }
+    }
+
+    /// What the stage has changed since.
+    fn changes(&self) -> Changes {
+        let (looked, watermark) = (self.looked, i64::MIN);
+        Changes { area: String::new(), entries: checkpoint(), looked, watermark, called: 0 }
+    }
 }
 
 // SAFETY and threads: a component has one thread.
 impl StateOf<Composed> for Stored<'_> {
     fn watermark(&self) -> i64 {
-        self.at.watermark
+        self.area.watermark
     }
 
     #[cfg(not(feature = "fetcher"))]
     async fn restore(&mut self, composed: &mut Composed, input: &mut Input) -> Result<(), Fault> {
         // The end of all events wakes every key.
-        let mark = input.events.marks.iter().copied().max().unwrap_or(i64::MIN);
+        self.looked = input.events.marks.iter().copied().max().unwrap_or(i64::MIN);
         let keys = exported::keys(input);
         // It knows them now.
         input.names.clear();
-        let entries = self.scope.load(self.stage, self.at, keys, mark).map_err(Fault::State)?;
-        composed.restore(&entries, self.at.watermark).await
+        let entries = self.scope.load(self.area, keys, self.looked).map_err(Fault::State)?;
+        composed.restore(&entries, self.area.watermark).await
     }
 
     #[cfg(feature = "fetcher")]
     async fn restore(&mut self, _: &mut Composed, _: &mut Input) -> Result<(), Fault> {
-        let _ = (self.scope, self.stage);
+        let _ = self.scope;
         Ok(())
     }
 }

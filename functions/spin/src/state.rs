@@ -1,118 +1,80 @@
 //! State in a key-value store that has no transactions, changed by commits that happen or do not.
 //!
-//! Everything that belongs together (the stages of a pipeline, or one stage's session) is a [`Scope`]. A **commit** is one
-//! value: its number, the watermark, and every entry that changed. It takes the place of the commit before it by
-//! compare-and-swap, which is the one moment at which it happens. After that it is **settled**: its entries are put where
-//! they are looked for, each by compare-and-swap and only over an older commit's. Whoever begins settles the last commit
-//! first, so that a commit whose process was killed behind it is settled by the next. Who settles late, or twice, changes
-//! nothing; who began from a commit that is no longer the last cannot commit, and begins again.
+//! What is committed together is a [`Scope`]: the stages of a pipeline, or the sessions with a stage. Its state is a tree of
+//! two levels ([`tree`]): a root, and leaves that hold the entries of neighbouring keys. Such pages are never changed. A
+//! commit writes new ones under a number that no other attempt has, and then lets the scope's **head** name its root in the
+//! place of the one that it began from, by compare-and-swap: that is the one moment at which it happens. Before it nobody
+//! sees anything, after it nothing is left to do. Of several that begin from one root, one commits; the others begin again.
+//!
+//! Pages that nobody needs are deleted by the next commit, and so are those of an attempt that was killed. A reader that is
+//! two commits late finds a page missing, and begins again.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod answers;
+mod bucket;
+mod commit;
+mod tree;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
+
 use tapeline_invoke::contract::Entry;
 
-/// Bytes of the entries that a commit changes. Backends differ in what a value may have; Spin's own takes this.
-pub const CHANGES_BYTES_MAX: usize = 16 << 20;
-/// How often a value may be changed by others before one gives up on it.
-const SWAPS_MAX: usize = 16;
+pub use answers::{Known, Request};
+pub use bucket::{Bucket, StateError};
+pub use commit::{Changes, Next};
+pub use tree::{Area, Room, Root};
 
-/// A key-value store with compare-and-swap.
-pub trait Bucket {
-    /// The values of these keys, in their order.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError>;
+use bucket::{decode, get_all};
+use tree::{Page, Record, Slot};
 
-    /// Puts a value in the place of what `expected` is, if that is still there; whether it was.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    fn swap(&self, key: &str, expected: Option<&[u8]>, value: &[u8]) -> Result<bool, StateError>;
+/// How often one looks for a root whose head others keep moving.
+const READS_MAX: usize = 16;
+
+/// What a scope may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of an area's entries.
+    pub area_bytes: u64,
+    /// Bytes of the entries that a commit changes.
+    pub changes_bytes: usize,
+    /// Answers that are kept for those who ask again.
+    pub answers: usize,
+    /// Bytes of these answers.
+    pub answers_bytes: u64,
 }
 
-/// Why there is no state, or no commit.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StateError {
-    /// Another commit has happened since. It may be tried again from the beginning.
-    #[error("another request has changed the state meanwhile")]
-    Conflict,
-    /// The store failed.
-    #[error("the key-value store: {0}")]
-    Store(String),
-    /// What is stored is none of ours.
-    #[error("the key-value store holds something else at {0:?}")]
-    Corrupt(String),
-    /// A commit would be too large.
-    #[error("the request changes {0} bytes of state; {CHANGES_BYTES_MAX} are the most: send it in parts")]
-    TooLarge(usize),
-}
-
-/// What a stage changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Changes {
-    /// The stage.
-    pub stage: String,
-    /// Its entries; one without a value is deleted.
-    pub entries: Vec<Entry>,
-}
-
-/// All that a request changes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Commit {
-    /// Its number, from 1, without gaps; 0 before the first.
-    pub number: u64,
-    /// The newest event time; `i64::MIN` before the first.
-    pub newest: i64,
-    /// The watermark; `i64::MIN` before the first.
-    pub watermark: i64,
-    /// What the stages changed, each at most once.
-    pub changes: Vec<Changes>,
-}
-
-impl Default for Commit {
+impl Default for Limits {
     fn default() -> Self {
-        Self { number: 0, newest: i64::MIN, watermark: i64::MIN, changes: Vec::new() }
+        Self { area_bytes: 256 << 20, changes_bytes: 16 << 20, answers: 64, answers_bytes: 64 << 20 }
     }
-}
-
-/// The state of one key of a stage.
-#[derive(Default, Serialize, Deserialize)]
-struct Parts {
-    /// The commit that changed it last.
-    number: u64,
-    /// In the order of parts.
-    entries: Vec<Entry>,
-}
-
-/// When the keys of a stage must be looked at although no event comes.
-#[derive(Default, Serialize, Deserialize)]
-struct Timers {
-    number: u64,
-    by_key: BTreeMap<String, Vec<i64>>,
 }
 
 /// State that is committed together.
 pub struct Scope<'a, B> {
     bucket: &'a B,
     prefix: String,
+    limits: Limits,
 }
 
 impl<'a, B: Bucket> Scope<'a, B> {
-    /// The state of a pipeline.
+    /// The state of a pipeline; an area is a stage.
     pub fn of_pipeline(bucket: &'a B, name: &str) -> Self {
-        Self { bucket, prefix: format!("tapeline/pipeline/{}", encode_name(name)) }
+        Self::named(bucket, &format!("tapeline/pipeline/{}", encode_name(name)))
     }
 
-    /// The state of a session with a stage.
-    pub fn of_session(bucket: &'a B, stage: &str, session: &str) -> Self {
-        Self { bucket, prefix: format!("tapeline/session/{}/{}", encode_name(stage), encode_name(session)) }
+    /// The sessions with a stage; an area is a session.
+    pub fn of_sessions(bucket: &'a B, stage: &str) -> Self {
+        Self::named(bucket, &format!("tapeline/sessions/{}", encode_name(stage)))
     }
 
     /// The scope of this name.
     pub fn named(bucket: &'a B, name: &str) -> Self {
-        Self { bucket, prefix: name.to_owned() }
+        Self { bucket, prefix: name.to_owned(), limits: Limits::default() }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Its name: what all its keys begin with.
@@ -120,185 +82,103 @@ impl<'a, B: Bucket> Scope<'a, B> {
         &self.prefix
     }
 
-    /// The last commit, settled. All work begins here.
+    /// What was committed last. All work begins here.
     ///
     /// # Errors
     /// See [`StateError`].
-    pub fn begin(&self) -> Result<Commit, StateError> {
-        let (commit_key, settled_key) = (self.commit_key(), self.settled_key());
-        let found = self.bucket.get_many(&[commit_key.clone(), settled_key.clone()])?;
-        let [commit, settled] = <[_; 2]>::try_from(found).map_err(|_| short(&commit_key))?;
-        let commit: Commit = decode_or_default(&commit_key, commit.as_deref())?;
-        let settled: u64 = decode_or_default(&settled_key, settled.as_deref())?;
-        if settled < commit.number {
-            self.settle(&commit)?;
-        }
-        Ok(commit)
-    }
-
-    /// Lets a commit happen, as the one behind `before`, and settles it.
-    ///
-    /// # Errors
-    /// `Conflict` when `before` is no longer the last. After any other error it may have happened. One that has happened
-    /// and could not be settled is settled by whoever begins next.
-    pub fn commit(&self, before: &Commit, next: &Commit) -> Result<(), StateError> {
-        let bytes: usize = next.changes.iter().flat_map(|changes| &changes.entries).map(size).sum();
-        if bytes > CHANGES_BYTES_MAX {
-            return Err(StateError::TooLarge(bytes));
-        }
-        debug_assert_eq!(next.number, before.number + 1, "commits have no gaps");
-        let expected = (before.number > 0).then(|| encode(before));
-        if !self.bucket.swap(&self.commit_key(), expected.as_deref(), &encode(next))? {
-            return Err(StateError::Conflict);
-        }
-        // It has happened, whatever comes now.
-        let _ = self.settle(next);
-        Ok(())
-    }
-
-    /// The entries of these keys, and of those whose time comes with `mark`, as they were at commit `number`.
-    ///
-    /// # Errors
-    /// `Conflict` when that is no longer the last.
-    pub fn load(&self, stage: &str, at: &Commit, keys: Vec<String>, mark: i64) -> Result<Vec<Entry>, StateError> {
-        let mut wanted: BTreeSet<String> = keys.into_iter().collect();
-        let timers_key = self.timers_key(stage);
-        let timers = self.bucket.get_many(std::slice::from_ref(&timers_key))?.pop().flatten();
-        let timers: Timers = decode_or_default(&timers_key, timers.as_deref())?;
-        if timers.number > at.number {
-            return Err(StateError::Conflict);
-        }
-        let is_due = |times: &Vec<i64>| times.iter().any(|time| *time <= mark);
-        wanted.extend(timers.by_key.into_iter().filter(|(_, times)| is_due(times)).map(|(key, _)| key));
-        let places: Vec<String> = wanted.iter().map(|key| self.parts_key(stage, key)).collect();
-        let mut entries = Vec::new();
-        for (place, value) in places.iter().zip(self.bucket.get_many(&places)?) {
-            let parts: Parts = decode_or_default(place, value.as_deref())?;
-            if parts.number > at.number {
-                return Err(StateError::Conflict);
+    pub fn begin(&self) -> Result<Root, StateError> {
+        let head_key = self.head_key();
+        let mut missed = None;
+        for _ in 0..READS_MAX {
+            let id = match self.get(&head_key)? {
+                Some(head) => commit::head_of(&head).ok_or_else(|| StateError::Corrupt(head_key.clone()))?,
+                // Only what is there can be swapped by all back ends: Spin's own takes a swap from nothing for an upsert.
+                None => {
+                    self.bucket.increment(&head_key, 0)?;
+                    0
+                }
+            };
+            if id == 0 {
+                return Ok(Root::default());
             }
-            entries.extend(parts.entries.into_iter().filter(|entry| !is_over(entry, at.watermark)));
-        }
-        Ok(entries)
-    }
-
-    fn settle(&self, commit: &Commit) -> Result<(), StateError> {
-        for Changes { stage, entries } in &commit.changes {
-            let mut by_key: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
-            entries.iter().for_each(|entry| by_key.entry(&entry.key).or_default().push(entry));
-            let mut times: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
-            for (key, changed) in by_key {
-                let look_at = self.settle_key(stage, key, &changed, commit)?;
-                times.insert(key, look_at);
+            let key = self.page_key(Page::root(id));
+            if let Some(root) = self.get(&key)? {
+                return decode(&key, &root);
             }
-            self.settle_timers(stage, &times, commit)?;
-        }
-        self.update(&self.settled_key(), |settled: u64| (settled < commit.number).then_some(commit.number))
-    }
-
-    /// Puts the changes of a key in place. Gives the times at which it must be looked at.
-    fn settle_key(&self, stage: &str, key: &str, changed: &[&Entry], commit: &Commit) -> Result<Vec<i64>, StateError> {
-        let mut times = Vec::new();
-        self.update(&self.parts_key(stage, key), |mut parts: Parts| {
-            let is_older = parts.number < commit.number;
-            if is_older {
-                parts.entries.retain(|entry| changed.iter().all(|new| new.part != entry.part));
-                parts
-                    .entries
-                    .extend(changed.iter().filter(|entry| entry.value.is_some()).map(|entry| (*entry).clone()));
-                parts.entries.retain(|entry| !is_over(entry, commit.watermark));
-                parts.entries.sort_by_key(|entry| entry.part);
-                parts.number = commit.number;
-            }
-            times = looks(&parts.entries, commit.watermark);
-            is_older.then_some(parts)
-        })?;
-        Ok(times)
-    }
-
-    fn settle_timers(&self, stage: &str, times: &BTreeMap<&str, Vec<i64>>, commit: &Commit) -> Result<(), StateError> {
-        self.update(&self.timers_key(stage), |mut timers: Timers| {
-            if timers.number >= commit.number {
-                return None;
-            }
-            timers.number = commit.number;
-            for (key, times) in times {
-                timers.by_key.insert((*key).to_owned(), times.clone());
-            }
-            timers.by_key.retain(|_, times| {
-                times.retain(|time| *time > commit.watermark);
-                !times.is_empty()
-            });
-            Some(timers)
-        })
-    }
-
-    /// Changes a value, again and again until nobody else has meanwhile.
-    fn update<T: Serialize + DeserializeOwned + Default>(
-        &self,
-        key: &str,
-        mut change: impl FnMut(T) -> Option<T>,
-    ) -> Result<(), StateError> {
-        for _ in 0..SWAPS_MAX {
-            let found = self.bucket.get_many(&[key.to_owned()])?.pop().flatten();
-            let Some(value) = change(decode_or_default(key, found.as_deref())?) else { return Ok(()) };
-            if self.bucket.swap(key, found.as_deref(), &encode(&value))? {
-                return Ok(());
+            if missed.replace(id) == Some(id) {
+                return Err(StateError::Corrupt(key));
             }
         }
         Err(StateError::Conflict)
     }
 
-    fn commit_key(&self) -> String {
-        format!("{}/commit", self.prefix)
+    /// The entries of these keys, and of those whose timer comes with `mark`.
+    ///
+    /// # Errors
+    /// `Conflict` when others have committed since, so that not all of it is there any more.
+    pub fn load(&self, area: &Area, keys: Vec<String>, mark: i64) -> Result<Vec<Entry>, StateError> {
+        let mut wanted: BTreeSet<String> = keys.into_iter().collect();
+        let with_timers: Vec<usize> = area.leaves_due(mark).collect();
+        let mut leaves = self.read(area, with_timers)?;
+        let timers = leaves.values().flatten().filter(|record| record.is_timer() && record.time <= Some(mark));
+        wanted.extend(timers.map(|record| record.place.key.clone()));
+        let others: BTreeSet<usize> = wanted.iter().flat_map(|key| area.leaves_of(key)).collect();
+        leaves.append(&mut self.read(area, others.into_iter().filter(|at| !leaves.contains_key(at)).collect())?);
+        let records = leaves.into_values().flatten().filter(|record| wanted.contains(&record.place.key));
+        let (mut entries, mut timer) = (Vec::new(), None);
+        for Record { place, version, value, time } in records {
+            match place.slot {
+                // It is in front of its key's parts.
+                Slot::Timer => timer = Some((place.key, time)),
+                Slot::Part(_) if time.is_some_and(|end| end <= area.watermark) => {}
+                Slot::Part(part) => {
+                    let wake_at = timer.as_ref().filter(|(key, _)| *key == place.key).and_then(|(_, time)| *time);
+                    entries.push(Entry {
+                        key: place.key,
+                        part,
+                        version,
+                        value: Some(value),
+                        wake_at,
+                        expires_at: time,
+                    });
+                }
+            }
+        }
+        Ok(entries)
     }
 
-    fn settled_key(&self) -> String {
-        format!("{}/settled", self.prefix)
+    /// The records of some leaves, by their place in the area.
+    fn read(&self, area: &Area, which: Vec<usize>) -> Result<tree::Leaves, StateError> {
+        let pages: Vec<_> = which.iter().filter_map(|at| area.leaves.get(*at)).collect();
+        let keys = pages.iter().map(|leaf| (self.page_key(leaf.page), u64::from(leaf.bytes))).collect();
+        let found = get_all(self.bucket, keys)?;
+        let records = which.into_iter().zip(found).map(|(at, (key, bytes))| {
+            let bytes = bytes.ok_or(StateError::Conflict)?;
+            Ok((at, decode::<Vec<Record>>(&key, &bytes)?))
+        });
+        records.collect()
     }
 
-    fn timers_key(&self, stage: &str) -> String {
-        format!("{}/{stage}/timers", self.prefix)
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+        Ok(self.bucket.get_many(&[key.to_owned()])?.pop().flatten())
     }
 
-    fn parts_key(&self, stage: &str, key: &str) -> String {
-        format!("{}/{stage}/state/{key}", self.prefix)
+    fn head_key(&self) -> String {
+        format!("{}/head", self.prefix)
     }
-}
 
-/// The times at which a key must be looked at: its timers, and when all of it is over.
-fn looks(entries: &[Entry], watermark: i64) -> Vec<i64> {
-    let mut times: BTreeSet<i64> = entries.iter().filter_map(|entry| entry.wake_at).collect();
-    let ends: Option<Vec<i64>> = entries.iter().map(|entry| entry.expires_at).collect();
-    times.extend(ends.into_iter().flatten().max());
-    times.into_iter().filter(|time| *time > watermark).collect()
-}
+    fn attempts_key(&self) -> String {
+        format!("{}/attempts", self.prefix)
+    }
 
-/// Whether an entry may be forgotten.
-fn is_over(entry: &Entry, watermark: i64) -> bool {
-    entry.expires_at.is_some_and(|time| time <= watermark)
-}
-
-fn size(entry: &Entry) -> usize {
-    entry.key.len() + entry.value.as_ref().map_or(0, Vec::len) + size_of::<Entry>()
+    fn page_key(&self, page: Page) -> String {
+        format!("{}/{}/{}", self.prefix, page.attempt, page.index)
+    }
 }
 
 /// A name that may hold anything, so that it has no slash in it.
 fn encode_name(name: &str) -> String {
     form_urlencoded::byte_serialize(name.as_bytes()).collect()
-}
-
-fn encode(value: &impl Serialize) -> Vec<u8> {
-    // Numbers, texts and lists of known length can always be written.
-    postcard::to_allocvec(value).unwrap_or_default()
-}
-
-fn decode_or_default<T: DeserializeOwned + Default>(key: &str, bytes: Option<&[u8]>) -> Result<T, StateError> {
-    bytes.map_or_else(|| Ok(T::default()), |bytes| postcard::from_bytes(bytes).map_err(|_| short(key)))
-}
-
-fn short(key: &str) -> StateError {
-    StateError::Corrupt(key.to_owned())
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::session::{SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX};
 pub use tapeline_invoke::Invoked;
 use tapeline_invoke::body::{BadBody, EVENTS, records};
 

@@ -16,7 +16,7 @@ pub use blueprint::{Components, WasmStage};
 use chain::Unobserved;
 pub use chain::{Chain, Workers, event_lines, hops, stream_settings};
 pub use hub::{Hub, Subscription};
-pub use invoke::{InvokeError, InvokeOptions, Invoked, Invoker, SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX};
+pub use invoke::{InvokeError, InvokeOptions, Invoked, Invoker};
 pub use job::{Job, JobInput, ProgressFn, Summary};
 pub(crate) use live::now_ns;
 pub use live::{BACKLOG_RECORDS_MAX, Ingest, IngestError, Live, LiveOptions};

@@ -3,22 +3,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rustc_hash::FxHashMap;
-use tapeline_invoke::admit::check_session;
+use tapeline_invoke::admit::{self, SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX, check_session};
 
 use super::InvokeError;
 use crate::contract::Entry;
-
-/// Sessions of a stage. They are for trying a stage out and for tests; what must not be lost belongs into a pipeline.
-pub const SESSIONS_MAX: usize = 64;
-/// Bytes of a session's state: half a million ids, or an hour of bars of some ten thousand symbols.
-pub const SESSION_BYTES_MAX: usize = 16 << 20;
-/// A session that has not been called for so long may be forgotten when another one needs its place: whoever works at
-/// a prompt is back within it.
-pub const SESSION_IDLE_MIN: Duration = Duration::from_secs(15 * 60);
 
 /// What an entry takes besides its key and value.
 const ENTRY_BYTES: usize = size_of::<Entry>();
@@ -84,10 +76,7 @@ fn make_room(sessions: &mut FxHashMap<String, Session>, now: Instant) -> Result<
             sessions.remove(&name);
             Ok(())
         }
-        None => Err(InvokeError::TooMany(format!(
-            "{SESSIONS_MAX} sessions of this stage are in use; one is forgotten after {} without a call",
-            humantime::format_duration(SESSION_IDLE_MIN)
-        ))),
+        None => Err(InvokeError::TooMany(admit::too_many_sessions())),
     }
 }
 
@@ -126,8 +115,7 @@ impl SessionState {
         let new: Vec<Entry> = new.collect();
         let bytes = self.bytes - given_up + new.iter().map(size).sum::<usize>();
         if bytes > SESSION_BYTES_MAX {
-            let message = format!("the session's state would have {bytes} bytes; it may have {SESSION_BYTES_MAX}");
-            return Err(InvokeError::TooMany(message));
+            return Err(InvokeError::TooMany(admit::session_too_large(bytes as u64)));
         }
         for at in replaced {
             self.entries[at].value = None;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use tapeline_invoke::admit::SESSIONS_MAX;
 use tapeline_spin_tests::{KeyValue, Manifest, Reuse, SpinApp, SpinServer};
 use tapeline_tests::conformance::pipeline_settings;
 use ureq::http::Request;
@@ -184,5 +185,25 @@ pub(crate) fn sessions_need_the_token() -> Result<()> {
         .iter()
         .any(|(_, value)| value.windows(token.len()).any(|part| part == token.as_bytes()));
     ensure!(!leaked, "the token is in the store");
+    Ok(())
+}
+
+pub(crate) fn sessions_have_limits() -> Result<()> {
+    let server = start(&KeyValue::new(), Reuse::SPIN)?;
+    let trade = br#"{"kind":"trade","symbol":"X","time":"2024-08-08T12:00:01Z","source":"s","id":1,"price":1.5}"#;
+    let shown = format!("Bearer {TOKEN}");
+    let call = |session: usize| {
+        let url = server.url(&format!("/stages/dedup/invoke?session=s{session}"));
+        ask(&url, "POST", &[("authorization", shown.as_str())], trade)
+    };
+    for session in 0..SESSIONS_MAX {
+        let answer = call(session)?;
+        ensure!(answer.status == 200 && answer.counts["duplicate"] == 0, "{} {}", answer.status, answer.body);
+    }
+    let refused = call(SESSIONS_MAX)?;
+    ensure!(refused.status == 429 && refused.body.contains("too-many-sessions"), "{} {}", refused.status, refused.body);
+    // Those that are there go on.
+    let known = call(0)?;
+    ensure!(known.status == 200 && known.counts["duplicate"] == 1, "{} {}", known.status, known.body);
     Ok(())
 }

@@ -32,14 +32,16 @@ fn main() {
 }
 
 fn trials() -> Result<Vec<Trial>> {
-    let tests: [(&str, Test); 10] = [
+    let tests: [(&str, Test); 12] = [
         ("settings_are_those_of_the_main_job", application::settings_are_those_of_the_main_job),
         ("every_component_has_one_route", application::every_component_has_one_route),
         ("what_is_asked_wrongly_is_told_so", application::what_is_asked_wrongly_is_told_so),
         ("sessions_need_the_token", application::sessions_need_the_token),
+        ("sessions_have_limits", application::sessions_have_limits),
         ("a_pipeline_writes_what_the_host_writes", pipeline::a_pipeline_writes_what_the_host_writes),
         ("a_killed_request_leaves_nothing_behind", pipeline::a_killed_request_leaves_nothing_behind),
         ("requests_at_once_come_one_after_the_other", pipeline::requests_at_once_come_one_after_the_other),
+        ("a_request_with_a_key_is_answered_again", pipeline::a_request_with_a_key_is_answered_again),
         ("a_stage_that_traps_stores_nothing", pipeline::a_stage_that_traps_stores_nothing),
         ("a_call_leaves_nothing_to_the_next", pipeline::a_call_leaves_nothing_to_the_next),
         ("one_stage_is_swapped_by_a_file_name", pipeline::one_stage_is_swapped_by_a_file_name),

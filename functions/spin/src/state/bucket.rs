@@ -1,0 +1,122 @@
+//! What a key-value store can do, and how much is asked of it at once.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Keys that are asked for, written or deleted at once: what the smallest of Spin's back ends takes.
+const KEYS_MAX: usize = 100;
+/// Bytes that are asked for or written at once, unless one value has more.
+const BYTES_MAX: u64 = 4 << 20;
+
+/// A key-value store with compare-and-swap.
+pub trait Bucket {
+    /// The values of these keys, in their order.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError>;
+
+    /// Puts values in, some of them or all of them if it fails.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn set_many(&self, values: &[(String, Vec<u8>)]) -> Result<(), StateError>;
+
+    /// Deletes values, some of them or all of them if it fails. Those that are not there are no error.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn delete_many(&self, keys: &[String]) -> Result<(), StateError>;
+
+    /// Adds to a number, at once; an absent one is 0, and is there afterwards. Gives the sum.
+    ///
+    /// # Errors
+    /// When the store does not answer, or something else is there.
+    fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError>;
+
+    /// Puts a value in the place of `expected`, at once, if that is there; whether it was.
+    ///
+    /// # Errors
+    /// When the store does not answer: it may have happened.
+    fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError>;
+}
+
+/// Why there is no state, or no commit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Another commit has happened since. It may be tried again from the beginning.
+    #[error("another request has changed the state meanwhile")]
+    Conflict,
+    /// The store failed.
+    #[error("the key-value store: {0}")]
+    Store(String),
+    /// What is stored is none of ours.
+    #[error("the key-value store holds something else at {0:?}, or nothing")]
+    Corrupt(String),
+    /// A commit would be too large.
+    #[error("the request changes {bytes} bytes of state; {max} are the most: send it in parts")]
+    TooLarge {
+        /// What it would change.
+        bytes: usize,
+        /// What it may change.
+        max: usize,
+    },
+    /// There is no room for more state.
+    #[error("{area:?} would have {bytes} bytes of state; it may have {max}")]
+    Full {
+        /// The stage or session.
+        area: String,
+        /// What it would have.
+        bytes: u64,
+        /// What it may have.
+        max: u64,
+    },
+}
+
+/// Keys with their values.
+type Found = Vec<(String, Option<Vec<u8>>)>;
+
+/// The values of these keys, in their order; with each key, what its value has in bytes at most.
+pub(super) fn get_all(bucket: &impl Bucket, mut keys: Vec<(String, u64)>) -> Result<Found, StateError> {
+    let mut found = Vec::with_capacity(keys.len());
+    while !keys.is_empty() {
+        let some = keys.drain(..at_once(keys.iter().map(|(_, bytes)| *bytes)));
+        let some: Vec<String> = some.map(|(key, _)| key).collect();
+        let values = bucket.get_many(&some)?;
+        found.extend(some.into_iter().zip(values));
+    }
+    Ok(found)
+}
+
+/// Puts values in, in their order.
+pub(super) fn set_all(bucket: &impl Bucket, values: &[(String, Vec<u8>)]) -> Result<(), StateError> {
+    let mut rest = values;
+    while !rest.is_empty() {
+        let (some, others) = rest.split_at(at_once(rest.iter().map(|(_, value)| value.len() as u64)));
+        bucket.set_many(some)?;
+        rest = others;
+    }
+    Ok(())
+}
+
+/// Deletes values.
+pub(super) fn delete_all(bucket: &impl Bucket, keys: &[String]) -> Result<(), StateError> {
+    keys.chunks(KEYS_MAX).try_for_each(|some| bucket.delete_many(some))
+}
+
+/// How many values of these sizes go at once: one at least, if there is one.
+fn at_once(sizes: impl Iterator<Item = u64>) -> usize {
+    let sums = sizes.scan(0, |sum, bytes| {
+        *sum += bytes;
+        Some(*sum)
+    });
+    sums.take(KEYS_MAX).enumerate().take_while(|(at, sum)| *at == 0 || *sum <= BYTES_MAX).count()
+}
+
+pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
+    // Numbers, texts and lists of known length can always be written.
+    postcard::to_allocvec(value).unwrap_or_default()
+}
+
+pub(super) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StateError> {
+    postcard::from_bytes(bytes).map_err(|_| StateError::Corrupt(key.to_owned()))
+}

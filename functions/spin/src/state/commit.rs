@@ -1,0 +1,239 @@
+//! Commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tapeline_invoke::contract::Entry;
+
+use super::{
+    Request, Scope,
+    answers::Kept,
+    bucket::{Bucket, StateError, decode, delete_all, encode, get_all, set_all},
+    tree::{self, Area, Edits, Page, Place, Record, Root, Slot},
+};
+
+/// Attempts between two commits that are looked for: those who were too slow delete their own pages, so that only those
+/// who were killed are found.
+const ATTEMPTS_MAX: u64 = 256;
+/// Bytes of a root that was never read before: only its number of pages is wanted.
+const ROOT_BYTES: u64 = 64 << 10;
+/// Seconds that an area's last call may be wrong by.
+const CALLED_SECONDS: u64 = 60;
+
+/// What a stage, or a session with it, changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changes {
+    /// The area's name.
+    pub area: String,
+    /// Its entries; one without a value is deleted. The timer of a key is the first of those that come with its entries,
+    /// instead of any before.
+    pub entries: Vec<Entry>,
+    /// It was given the keys whose timer comes up to this time. Those that it left as they were need no timer any more.
+    pub looked: i64,
+    /// The newest watermark that it was told; `i64::MIN` for none.
+    pub watermark: i64,
+    /// When that was, seconds since the epoch; 0 if nobody wants to know.
+    pub called: u64,
+}
+
+/// What a commit changes.
+#[derive(Clone, Debug, Default)]
+pub struct Next<'a> {
+    /// The newest event time and the watermark of all, if they have one.
+    pub times: Option<(i64, i64)>,
+    /// Each area once at most.
+    pub changes: Vec<Changes>,
+    /// An area that is to be forgotten.
+    pub forgotten: Option<String>,
+    /// Whoever asked, and what it is answered, for when it asks again.
+    pub answer: Option<(Request<'a>, Vec<u8>)>,
+}
+
+/// What an attempt will write.
+struct Draft {
+    id: u64,
+    pages: Vec<Vec<u8>>,
+    replaced: Vec<Page>,
+}
+
+impl Draft {
+    fn add(&mut self, bytes: Vec<u8>) -> Page {
+        self.pages.push(bytes);
+        // Pages of at least a record each, of changes that have a limit.
+        Page { attempt: self.id, index: u32::try_from(self.pages.len()).unwrap_or(u32::MAX) }
+    }
+}
+
+impl<B: Bucket> Scope<'_, B> {
+    /// Lets a commit happen, as the one behind `before`. One that changes nothing is not written.
+    ///
+    /// # Errors
+    /// `Conflict` when `before` is no longer the last. `TooLarge` and `Full` when limits would be exceeded. None of these
+    /// has happened; after any other error it may have.
+    pub fn commit(&self, before: &Root, next: Next<'_>) -> Result<(), StateError> {
+        if !changes_anything(before, &next) {
+            return Ok(());
+        }
+        let (bytes, max) =
+            (next.changes.iter().flat_map(|changes| &changes.entries).map(size).sum(), self.limits.changes_bytes);
+        if bytes > max {
+            return Err(StateError::TooLarge { bytes, max });
+        }
+        self.reclaim(before)?;
+        let id = self.bucket.increment(&self.attempts_key(), 1)?;
+        let id = u64::try_from(id).map_err(|_| StateError::Corrupt(self.attempts_key()))?;
+        let mut draft = Draft { id, pages: Vec::new(), replaced: Vec::new() };
+        let mut root = Root { id, previous: before.id, ..before.clone() };
+        if before.id > 0 {
+            draft.replaced.push(Page::root(before.id));
+        }
+        let forgotten = next.forgotten.and_then(|name| root.areas.remove(&name));
+        draft.replaced.extend(forgotten.iter().flat_map(|area| &area.leaves).map(|leaf| leaf.page));
+        for changes in next.changes {
+            let name = changes.area.clone();
+            let area = self.change(root.areas.remove(&name).unwrap_or_default(), changes, &mut draft)?;
+            let (bytes, max) = (area.bytes(), self.limits.area_bytes);
+            if bytes > max {
+                return Err(StateError::Full { area: name, bytes, max });
+            }
+            root.areas.insert(name, area);
+        }
+        if let Some((newest, watermark)) = next.times {
+            (root.newest, root.watermark) = (newest, watermark);
+        }
+        if let Some((request, answer)) = next.answer {
+            let bytes = answer.len() as u64;
+            root.answers.push(Kept::new(request, draft.add(answer), bytes));
+            self.forget_answers(&mut root.answers, &mut draft.replaced);
+        }
+        root.pages = u32::try_from(draft.pages.len()).unwrap_or(u32::MAX);
+        root.replaced = draft.replaced;
+        self.write(before, &root, draft.pages)
+    }
+
+    /// Writes the pages of an attempt, and lets the head name it.
+    fn write(&self, before: &Root, root: &Root, pages: Vec<Vec<u8>>) -> Result<(), StateError> {
+        // The root comes first: by it, the other pages are found if this is killed.
+        let all = std::iter::once(encode(root)).chain(pages);
+        let page = |(index, bytes)| (self.page_key(Page { attempt: root.id, index }), bytes);
+        let all: Vec<(String, Vec<u8>)> = (0..).zip(all).map(page).collect();
+        set_all(self.bucket, &all)?;
+        if self.bucket.swap(&self.head_key(), &before.id.to_le_bytes(), &root.id.to_le_bytes())? {
+            return Ok(());
+        }
+        // Whatever is not deleted is by the next commit.
+        let mut keys: Vec<String> = all.into_iter().map(|(key, _)| key).collect();
+        keys.reverse();
+        let _ = delete_all(self.bucket, &keys);
+        Err(StateError::Conflict)
+    }
+
+    /// Deletes what nobody needs any more since `last` was committed.
+    fn reclaim(&self, last: &Root) -> Result<(), StateError> {
+        let mut keys: Vec<String> = last.replaced.iter().map(|page| self.page_key(*page)).collect();
+        // None of these can commit any more: they began from a root that is not the last.
+        let others = last.id.saturating_sub(ATTEMPTS_MAX).max(last.previous) + 1..last.id;
+        let roots = others.map(|id| (self.page_key(Page::root(id)), ROOT_BYTES)).collect();
+        for (key, bytes) in get_all(self.bucket, roots)? {
+            let Some(bytes) = bytes else { continue };
+            let Root { id, pages, .. } = decode(&key, &bytes)?;
+            keys.extend((1..=pages).map(|index| self.page_key(Page { attempt: id, index })));
+            keys.push(key);
+        }
+        delete_all(self.bucket, &keys)
+    }
+
+    /// The area with these changes.
+    fn change(&self, area: Area, changes: Changes, draft: &mut Draft) -> Result<Area, StateError> {
+        let Changes { area: _, entries, looked, watermark, called } = changes;
+        let watermark = area.watermark.max(watermark);
+        let changed: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+        let edits = edits(entries);
+        let of_edits = edits.keys().map(|place| area.leaf_of(place));
+        let touched: BTreeSet<usize> = of_edits.chain(area.leaves_due(looked)).collect();
+        let on_disk = touched.iter().copied().filter(|at| *at < area.leaves.len()).collect();
+        let mut found = self.read(&area, on_disk)?;
+        let mut leaves = Vec::with_capacity(area.leaves.len());
+        for at in 0..area.leaves.len().max(1) {
+            let old = area.leaves.get(at);
+            let is_over = old.is_some_and(|leaf| leaf.over.is_some_and(|end| end <= watermark));
+            if !touched.contains(&at) && !is_over {
+                leaves.extend(old.cloned());
+                continue;
+            }
+            draft.replaced.extend(old.map(|leaf| leaf.page));
+            let records = found.remove(&at).unwrap_or_default();
+            let mut records: BTreeMap<Place, Record> =
+                records.into_iter().map(|record| (record.place.clone(), record)).collect();
+            for (place, edit) in area.edits_of(at, &edits) {
+                match edit {
+                    Some(record) => records.insert(place.clone(), record.clone()),
+                    None => records.remove(place),
+                };
+            }
+            let is_needed = |record: &Record| match (record.place.slot, record.time) {
+                (Slot::Timer, time) => time > Some(looked) || changed.contains(&record.place.key),
+                (Slot::Part(_), end) => end.is_none_or(|end| end > watermark),
+            };
+            let records = records.into_values().filter(is_needed).collect();
+            for records in tree::cut(records) {
+                let page = draft.add(encode(&records));
+                leaves.extend(tree::leaf(&records, page));
+            }
+        }
+        Ok(Area { watermark, called: area.called.max(called), leaves })
+    }
+
+    /// Keeps no more answers than there is room for, but the last one in any case.
+    fn forget_answers(&self, answers: &mut Vec<Kept>, replaced: &mut Vec<Page>) {
+        let has_room = |answers: &[Kept]| {
+            let bytes: u64 = answers.iter().map(Kept::bytes).sum();
+            answers.len() <= self.limits.answers.max(1) && bytes <= self.limits.answers_bytes
+        };
+        while answers.len() > 1 && !has_room(answers) {
+            replaced.push(answers.remove(0).page());
+        }
+    }
+}
+
+/// The attempt that a head names; nothing for what is no head.
+pub(super) fn head_of(bytes: &[u8]) -> Option<u64> {
+    // A new one is what the store's `increment` makes of 0: in Redis a digit.
+    if bytes == b"0" { Some(0) } else { bytes.try_into().ok().map(u64::from_le_bytes) }
+}
+
+fn changes_anything(before: &Root, next: &Next<'_>) -> bool {
+    let is_known = |changes: &Changes| {
+        let area = before.areas.get(&changes.area);
+        area.map_or(changes.watermark == i64::MIN && changes.called == 0, |area| {
+            changes.watermark <= area.watermark && changes.called < area.called + CALLED_SECONDS
+        })
+    };
+    next.answer.is_some()
+        || next.forgotten.is_some()
+        || next.times.is_some_and(|times| times != (before.newest, before.watermark))
+        || next.changes.iter().any(|changes| !changes.entries.is_empty() || !is_known(changes))
+}
+
+fn edits(entries: Vec<Entry>) -> Edits {
+    let mut edits = Edits::new();
+    let mut timers: BTreeMap<String, Option<i64>> = BTreeMap::new();
+    for entry in entries {
+        let timer = timers.entry(entry.key.clone()).or_default();
+        *timer = timer.iter().copied().chain(entry.wake_at).min();
+        let place = Place { key: entry.key, slot: Slot::Part(entry.part) };
+        let (version, time) = (entry.version, entry.expires_at);
+        let record = entry.value.map(|value| Record { place: place.clone(), version, value, time });
+        edits.insert(place, record);
+    }
+    for (key, time) in timers {
+        let place = Place { key, slot: Slot::Timer };
+        let record = time.map(|_| Record { place: place.clone(), version: 0, value: Vec::new(), time });
+        edits.insert(place, record);
+    }
+    edits
+}
+
+fn size(entry: &Entry) -> usize {
+    entry.key.len() + entry.value.as_ref().map_or(0, Vec::len) + size_of::<Entry>()
+}
