@@ -105,11 +105,26 @@ pub fn entering<'a>(body: &'a [u8], format: &str) -> Result<Vec<&'a [u8]>, Strin
             return Err(format!("line {}: {length} bytes; a record may have {RECORD_BYTES_MAX}", at + 1));
         }
         if out.len() == RECORDS_MAX {
-            return Err(format!("more than {RECORDS_MAX} records; send them in parts"));
+            return Err(too_many_records());
         }
         out.push(*line);
     }
     if out.is_empty() { Err("the body holds no record".to_owned()) } else { Ok(out) }
+}
+
+/// Whether a body that a stage is called with has no more records than may be.
+///
+/// # Errors
+/// Says how many may be.
+pub fn check_record_count(body: &[u8]) -> Result<(), String> {
+    // Elements of an array must be events, which fill a body before they are many more than that.
+    let count =
+        body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).take(RECORDS_MAX + 1).count();
+    if count > RECORDS_MAX { Err(too_many_records()) } else { Ok(()) }
+}
+
+fn too_many_records() -> String {
+    format!("more than {RECORDS_MAX} records; send them in parts")
 }
 
 /// Bytes of a session's name: a UUID and what somebody puts in front of it.
@@ -196,6 +211,8 @@ mod tests {
         assert!(entering(&vec![b'x'; RECORD_BYTES_MAX + 1], EVENTS).is_err());
         assert!(entering("x\n".repeat(RECORDS_MAX).as_bytes(), EVENTS).is_ok());
         assert!(entering("x\n".repeat(RECORDS_MAX + 1).as_bytes(), EVENTS).is_err());
+        assert!(check_record_count("x\n\n".repeat(RECORDS_MAX).as_bytes()).is_ok());
+        assert!(check_record_count("x\n".repeat(RECORDS_MAX + 1).as_bytes()).is_err());
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub struct Caller<C> {
     has_state: bool,
     /// Whether it is as after `restore` of nothing.
     is_blank: bool,
+    /// Whether a call of it has failed.
+    is_spent: bool,
 }
 
 impl<C: Callee> Caller<C> {
@@ -105,7 +107,13 @@ impl<C: Callee> Caller<C> {
             takes: description.takes.into(),
             has_state: description.state_version != 0,
             is_blank: false,
+            is_spent: false,
         }
+    }
+
+    /// Whether a call of it has failed, so that nobody knows what it knows.
+    pub const fn is_spent(&self) -> bool {
+        self.is_spent
     }
 
     /// The instance.
@@ -146,6 +154,12 @@ impl<C: Callee> Caller<C> {
     /// # Errors
     /// When it fails.
     pub async fn pass(&mut self, events: Batch, state: Option<&mut impl StateOf<C>>) -> Result<Passed, C::Fault> {
+        let passed = self.pass_once(events, state).await;
+        self.is_spent |= passed.is_err();
+        passed
+    }
+
+    async fn pass_once(&mut self, events: Batch, state: Option<&mut impl StateOf<C>>) -> Result<Passed, C::Fault> {
         let count = batch::event_count(&events);
         let known = state.as_ref().map_or(i64::MIN, |state| state.watermark());
         let watermark = events.marks.iter().copied().filter(|mark| *mark != END).fold(known, i64::max);
@@ -179,6 +193,12 @@ impl<C: Callee> Caller<C> {
     /// # Errors
     /// When it fails.
     pub async fn decode(&mut self, records: &[&[u8]], asking: Asking<'_>) -> Result<Passed, C::Fault> {
+        let passed = self.decode_once(records, asking).await;
+        self.is_spent |= passed.is_err();
+        passed
+    }
+
+    async fn decode_once(&mut self, records: &[&[u8]], asking: Asking<'_>) -> Result<Passed, C::Fault> {
         let mut frames = body::frames(records, asking.format(), asking.received);
         if frames.ends.is_empty() {
             return Ok(Passed::default());

@@ -18,7 +18,7 @@ use tapeline::{
     store::SqliteStore,
     trigger::http::{Admin, AdminToken, Api, ApiParts, Readiness, serve},
 };
-use tapeline_invoke::admit::SESSIONS_MAX;
+use tapeline_invoke::admit::{RECORDS_MAX, SESSIONS_MAX};
 use tapeline_tests::program;
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
 
@@ -162,7 +162,7 @@ fn answer(mut answer: ureq::http::Response<ureq::Body>) -> Answer {
     Answer {
         status: answer.status().as_u16(),
         headers: answer.headers().clone(),
-        text: answer.body_mut().read_to_string().unwrap(),
+        text: answer.body_mut().with_config().limit(64 << 20).read_to_string().unwrap(),
     }
 }
 
@@ -244,6 +244,15 @@ fn a_session_takes_nothing_of_other_calls() {
         assert_eq!(in_session(&lines(&[1, 2])).count("duplicate"), 0, "round {round}");
         assert_eq!(in_session(&lines(&[1, 2])).count("duplicate"), 2, "round {round}");
     }
+}
+
+#[test]
+fn a_stage_is_called_with_so_many_records_at_most() {
+    let server = Server::chain();
+    let many = server.post("/stages/fetch/invoke?format=binance", &"x\n".repeat(RECORDS_MAX + 1));
+    assert_eq!((many.status, many.problem().as_str()), (400, "bad-body"));
+    let all = server.post("/stages/fetch/invoke?format=binance", &"x\n".repeat(RECORDS_MAX));
+    assert_eq!((all.status, all.count("dead")), (200, RECORDS_MAX as u64));
 }
 
 #[test]

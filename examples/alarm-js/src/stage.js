@@ -14,8 +14,8 @@ const REJECTED = 4;
 /** The mark that says that nothing comes any more. */
 const END = I64_MAX;
 
-/** Texts of the host's numbers. It tells each once in the life of the instance, so that neither settings nor states matter. */
-const names = [];
+/** Texts of the host's numbers. It tells each once, until it gives settings again. */
+let names = [];
 let plan;
 let states = new States();
 let watermark = I64_MIN;
@@ -34,6 +34,7 @@ export const process = {
 
   configure(settings) {
     plan = parseSettings(settings);
+    names = [];
     states = new States();
     watermark = I64_MIN;
   },

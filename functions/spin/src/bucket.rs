@@ -17,7 +17,7 @@ use bindings::wasi::keyvalue::{
     store::{self, Error},
 };
 
-use crate::state::{Bucket, StateError};
+use tapeline_state::{Bucket, StateError};
 
 /// The store that every Spin application has.
 const LABEL: &str = "default";
@@ -33,7 +33,7 @@ impl SpinBucket {
 }
 
 impl Bucket for SpinBucket {
-    fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
         if let [key] = keys {
             return Ok(vec![self.0.get(key).map_err(|error| failed(&error))?]);
         }
@@ -43,19 +43,19 @@ impl Bucket for SpinBucket {
         Ok(keys.iter().map(|key| found.remove(key).flatten()).collect())
     }
 
-    fn set_many(&self, values: &[(String, Vec<u8>)]) -> Result<(), StateError> {
+    async fn set_many(&self, values: &[(String, Vec<u8>)]) -> Result<(), StateError> {
         batch::set_many(&self.0, values).map_err(|error| failed(&error))
     }
 
-    fn delete_many(&self, keys: &[String]) -> Result<(), StateError> {
+    async fn delete_many(&self, keys: &[String]) -> Result<(), StateError> {
         batch::delete_many(&self.0, keys).map_err(|error| failed(&error))
     }
 
-    fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError> {
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError> {
         atomics::increment(&self.0, key, delta).map_err(|error| failed(&error))
     }
 
-    fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
+    async fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
         let cas = Cas::new(&self.0, key).map_err(|error| failed(&error))?;
         if cas.current().map_err(|error| failed(&error))?.as_deref() != Some(expected) {
             return Ok(false);

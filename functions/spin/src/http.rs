@@ -10,7 +10,9 @@ use tapeline_invoke::{
     problem::{PROBLEM_JSON, What, document},
 };
 
-use crate::{messages::MESSAGE_BYTES_MAX, state::StateError};
+use tapeline_state::StateError;
+
+use crate::messages::MESSAGE_BYTES_MAX;
 
 /// Our answers.
 pub type Answer = Response<FullBody<Bytes>>;
@@ -57,7 +59,6 @@ impl From<StateError> for Problem {
             StateError::Conflict => What::Busy,
             StateError::Store(_) => What::Unavailable,
             StateError::Corrupt(_) => What::Internal,
-            StateError::TooLarge { .. } => What::BodyTooLarge,
             StateError::Full { .. } => What::NotNow,
         };
         Self::new(what, error.to_string())
@@ -98,13 +99,19 @@ pub(crate) async fn body(request: Request) -> Result<Bytes, Problem> {
 }
 
 /// Reads what another component of the application has sent.
-pub(crate) async fn message<B>(body: B) -> Result<Bytes, Problem>
+pub(crate) async fn message<B>(body: B, what: &str) -> Result<Bytes, Problem>
 where
     B: http_body_util::BodyExt,
     B::Error: std::fmt::Display + Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let body = Limited::new(body, MESSAGE_BYTES_MAX).collect().await;
-    body.map(http_body_util::Collected::to_bytes).map_err(|error| Problem::new(What::Unavailable, error.to_string()))
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            let detail = format!("{what} would have more than {MESSAGE_BYTES_MAX} bytes; send the body in parts");
+            return Problem::new(What::BodyTooLarge, detail);
+        }
+        Problem::new(What::Unavailable, format!("{what}: {error}"))
+    })
 }
 
 /// The answer of lines, with what was counted.

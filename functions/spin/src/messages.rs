@@ -3,21 +3,22 @@
 
 use serde::{Deserialize, Serialize};
 use tapeline_invoke::{Counts, Hop};
-
-use crate::state::{Area, Changes};
+use tapeline_state::{Area, Changes};
 
 /// The path at which a stage takes part in a pipeline. No trigger leads to it: only components of the same application
 /// reach it, by `http://<stage>.spin.internal`.
 pub const PASS_PATH: &str = "/pass";
-/// Bytes of an answer: more than the largest body becomes, and less than what fills an instance.
+/// Bytes of an answer: more than the largest body becomes.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// A stage's part of a request.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Pass {
-    /// Whose state it is, as [`crate::state::Scope`] says.
+    /// Whose state it is, as [`tapeline_state::Scope`] says.
     pub scope: String,
-    /// The stage's part of it, as it was committed last.
+    /// The number of the root that was committed last.
+    pub root: u64,
+    /// The stage's part of it.
     pub area: Area,
     /// What it is given.
     pub work: Work,

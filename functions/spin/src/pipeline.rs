@@ -3,16 +3,17 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use spin_sdk::http::{self, FullBody, HeaderValue, Request, Response, StatusCode};
 use tapeline_invoke::{
     Counts, Hop, Watermark, WatermarkSettings, admit, answer::write_disbelieved, names::Names, problem::What,
 };
+use tapeline_state::{Changes, Known, Next, Request as Keyed, Scope, StateError};
 
 use crate::{
     bucket::SpinBucket,
     http::{Answer, HEALTH_PATH, Problem, body, check_method, header, lines, variable},
     messages::{PASS_PATH, Pass, PassAnswer, Work},
-    state::{Changes, Known, Next, Request as Keyed, Scope, StateError},
 };
 
 /// How often a request begins again because another one was faster.
@@ -73,7 +74,7 @@ async fn take(request: Request, settings: &Settings) -> Result<Answer, Problem> 
     admit::entering(&body, &format).map_err(|detail| Problem::new(What::BadBody, detail))?;
     let received = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let received = i64::try_from(received.as_nanos()).unwrap_or(i64::MAX);
-    let keyed = key.as_deref().map(|key| Keyed { key, body: &body });
+    let keyed = key.as_deref().map(|key| Keyed { key, parameters: &format, body: &body });
     let bucket = SpinBucket::open()?;
     let scope = Scope::of_pipeline(&bucket, &settings.name);
     for _ in 0..TRIES_MAX {
@@ -85,6 +86,21 @@ async fn take(request: Request, settings: &Settings) -> Result<Answer, Problem> 
         }
     }
     Err(StateError::Conflict.into())
+}
+
+/// How far the events have come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Times {
+    /// The newest event time; `i64::MIN` before the first.
+    newest: i64,
+    /// The watermark; `i64::MIN` before the first.
+    watermark: i64,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { newest: i64::MIN, watermark: i64::MIN }
+    }
 }
 
 /// Why a request did not get through.
@@ -112,29 +128,34 @@ impl From<Problem> for Stopped {
 /// Hands the records from stage to stage, and commits what they have changed. A request whose key is known was carried out
 /// before, and is answered as then.
 async fn run(
-    scope: &Scope<'_, SpinBucket>,
+    scope: &Scope<'_, SpinBucket, Times>,
     settings: &Settings,
     mut work: Work,
     keyed: Option<Keyed<'_>>,
 ) -> Result<Answer, Stopped> {
-    let before = scope.begin()?;
-    match keyed.map_or(Ok(Known::New), |keyed| scope.known(&before, keyed))? {
+    let before = scope.begin().await?;
+    let known = match keyed {
+        Some(keyed) => scope.known(&before, keyed).await?,
+        None => Known::New,
+    };
+    match known {
         Known::New => {}
         Known::Answered(answer) => {
             let (total, out): (Counts, Vec<u8>) = postcard::from_bytes(&answer).map_err(unreadable)?;
-            return Ok(lines(out, &total));
+            return Ok(answered(out, &total));
         }
-        Known::OtherBody => {
-            let detail = format!("header {IDEMPOTENCY_KEY} has the key of an earlier request with another body");
+        Known::OtherRequest => {
+            let detail =
+                format!("header {IDEMPOTENCY_KEY} has the key of an earlier request with another body or format");
             return Err(Problem::new(What::BadParameter, detail).into());
         }
     }
     let mut watermark = Watermark::new(settings.watermark);
-    watermark.set(before.newest, before.watermark);
+    watermark.set(before.meta.newest, before.meta.watermark);
     let (mut out, mut rejects, mut changes, mut total) = (Vec::new(), Vec::new(), Vec::new(), Counts::default());
     for (at, stage) in settings.stages.iter().enumerate() {
         let area = before.areas.get(stage).cloned().unwrap_or_default();
-        let pass = Pass { scope: scope.name().to_owned(), area, work };
+        let pass = Pass { scope: scope.name().to_owned(), root: before.id(), area, work };
         let answer = ask(stage, &pass).await?;
         rejects.extend(answer.rejects);
         out.extend(answer.rows);
@@ -159,10 +180,17 @@ async fn run(
     let answer = (total, out);
     // Counts and bytes can always be written.
     let kept = keyed.map(|keyed| (keyed, postcard::to_allocvec(&answer).unwrap_or_default()));
-    let times = Some((watermark.newest(), watermark.current()));
-    scope.commit(&before, Next { times, changes, forgotten: None, answer: kept })?;
+    let times = Times { newest: watermark.newest(), watermark: watermark.current() };
+    scope.commit(&before, Next { meta: Some(times), changes, forgotten: None, answer: kept }).await?;
     let (total, out) = answer;
-    Ok(lines(out, &total))
+    Ok(answered(out, &total))
+}
+
+/// The answer to a request: in + derived = out + duplicate + late + dropped + dead.
+fn answered(out: Vec<u8>, total: &Counts) -> Answer {
+    let mut answer = lines(out, total);
+    answer.headers_mut().insert("tapeline-derived", HeaderValue::from(total.derived));
+    answer
 }
 
 fn unreadable(error: postcard::Error) -> Problem {
@@ -174,6 +202,7 @@ fn count(total: &mut Counts, counts: &Counts, is_last: bool) {
     total.duplicate += counts.duplicate;
     total.late += counts.late;
     total.dead += counts.dead;
+    total.derived += counts.derived;
     for (rule, dropped) in &counts.dropped {
         *total.dropped.entry(rule.clone()).or_default() += dropped;
     }
@@ -188,7 +217,7 @@ async fn ask(stage: &str, pass: &Pass) -> Result<PassAnswer, Stopped> {
     let away = |error| Problem::new(What::Unavailable, format!("stage {stage} does not answer: {error}"));
     let response = http::post(url, bytes).await.map_err(away)?;
     let status = response.status();
-    let body = crate::http::message(response.into_body()).await?;
+    let body = crate::http::message(response.into_body(), &format!("the answer of stage {stage}")).await?;
     if status == StatusCode::OK {
         return Ok(postcard::from_bytes(&body).map_err(|error| fault(stage, &error.to_string()))?);
     }
@@ -196,8 +225,14 @@ async fn ask(stage: &str, pass: &Pass) -> Result<PassAnswer, Stopped> {
     if told.as_ref().is_some_and(|(what, _)| *what == What::Busy.uri()) {
         return Err(Stopped::Conflict);
     }
-    if let (StatusCode::SERVICE_UNAVAILABLE, Some((_, reason))) = (status, &told) {
-        return Err(Problem::new(What::Unavailable, format!("stage {stage}: {reason}")).into());
+    // Neither is the fault of what was sent.
+    for what in [What::Unavailable, What::Internal] {
+        if let Some((_, reason)) = told.as_ref().filter(|(found, _)| *found == what.uri()) {
+            return Err(Problem::new(what, format!("stage {stage}: {reason}")).into());
+        }
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        return Err(Problem::new(What::Unavailable, format!("stage {stage} does not answer")).into());
     }
     let told = told.map(|(_, reason)| reason);
     let reason =
@@ -213,6 +248,13 @@ impl Settings {
     async fn load() -> Result<Self, Problem> {
         let stages = variable("stages").await?;
         let stages: Vec<String> = stages.split(',').map(|stage| stage.trim().to_owned()).collect();
+        let is_twice = |(at, stage): (usize, &String)| stages[..at].contains(stage);
+        if let Some((_, unfit)) =
+            stages.iter().enumerate().find(|&(at, stage)| stage.is_empty() || is_twice((at, stage)))
+        {
+            let detail = format!("variable \"stages\": {unfit:?} instead of a stage that is not there before it");
+            return Err(Problem::new(What::Internal, detail));
+        }
         let watermark = WatermarkSettings {
             delay: duration("watermark_delay").await?,
             every: duration("watermark_every").await?,

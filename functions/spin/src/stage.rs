@@ -5,19 +5,18 @@ use std::{cell::RefCell, time::SystemTime};
 use futures_util::FutureExt as _;
 use spin_sdk::http::{FullBody, Request, Response};
 use tapeline_invoke::{
-    AdminToken, Asking, CallError, Callee, Caller, Hop, NoState, Role, StateOf,
-    admit::{self, SESSION_BYTES_MAX, SESSION_IDLE_MIN, SESSIONS_MAX},
+    AdminToken, Asking, CallError, Callee, Caller, Hop, NoState, Role, StateOf, admit,
     batch::Breach,
     body::records,
     contract::{Decoded, Description, Entry, Frames, Input, Output, SettingError, StateError, Written},
     problem::What,
 };
+use tapeline_state::{Area, Changes, Scope, SessionError};
 
 use crate::{
     bucket::SpinBucket,
     http::{Answer, Problem, body, check_method, header, lines, variable},
     messages::{PASS_PATH, Pass, PassAnswer, Work},
-    state::{self, Area, Changes, Next, Room, Scope},
 };
 
 #[cfg(feature = "fetcher")]
@@ -53,7 +52,7 @@ enum Fault {
     Breach(Breach),
     Stage(String),
     #[cfg_attr(feature = "fetcher", expect(dead_code, reason = "a fetcher has no state"))]
-    State(state::StateError),
+    State(tapeline_state::StateError),
 }
 
 impl From<Breach> for Fault {
@@ -109,7 +108,7 @@ async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
     let invoked = match session {
         Some(session) => invoke_in_session(&stage, &settings, &session, &body, asking)?,
         None => {
-            let records = records(&body, asking.format()).map_err(CallError::BadBody)?;
+            let records = invoked(&body, asking)?;
             with_caller(&settings, |caller| {
                 let called = now(caller.call(&records, asking, None::<&mut NoState>));
                 called.map(|(invoked, _)| invoked).map_err(Problem::from)
@@ -117,6 +116,12 @@ async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
         }
     };
     Ok(lines(invoked.lines, &invoked.counts))
+}
+
+/// The records of a body that a stage is called with.
+fn invoked<'a>(body: &'a [u8], asking: Asking<'_>) -> Result<Vec<&'a [u8]>, Problem> {
+    admit::check_record_count(body).map_err(|detail| Problem::new(What::BadBody, detail))?;
+    Ok(records(body, asking.format()).map_err(CallError::BadBody)?)
 }
 
 fn invoke_in_session(
@@ -127,10 +132,9 @@ fn invoke_in_session(
     asking: Asking<'_>,
 ) -> Result<tapeline_invoke::Invoked, Problem> {
     admit::check_session(session).map_err(|detail| Problem::new(What::BadParameter, detail))?;
-    let records = records(body, asking.format()).map_err(CallError::BadBody)?;
+    let records = invoked(body, asking)?;
     let bucket = SpinBucket::open()?;
-    let limits = state::Limits { area_bytes: SESSION_BYTES_MAX as u64, ..state::Limits::default() };
-    let scope = Scope::of_sessions(&bucket, stage).with_limits(limits);
+    let scope = Scope::of_sessions(&bucket, stage);
     for _ in 0..TRIES_MAX {
         match try_in_session(&scope, session, settings, &records, asking) {
             Err(Tried::Again) => {}
@@ -138,7 +142,7 @@ fn invoke_in_session(
             Ok(invoked) => return Ok(invoked),
         }
     }
-    Err(state::StateError::Conflict.into())
+    Err(tapeline_state::StateError::Conflict.into())
 }
 
 enum Tried {
@@ -152,45 +156,35 @@ impl From<Problem> for Tried {
     }
 }
 
-impl From<state::StateError> for Tried {
-    fn from(error: state::StateError) -> Self {
+impl From<SessionError> for Tried {
+    fn from(error: SessionError) -> Self {
         match error {
-            state::StateError::Conflict => Self::Again,
-            state::StateError::Full { bytes, .. } => {
-                Self::Failed(Problem::new(What::TooManySessions, admit::session_too_large(bytes)))
-            }
-            error => Self::Failed(error.into()),
+            SessionError::TooMany(detail) => Self::Failed(Problem::new(What::TooManySessions, detail)),
+            SessionError::State(tapeline_state::StateError::Conflict) => Self::Again,
+            SessionError::State(error) => Self::Failed(error.into()),
         }
     }
 }
 
 fn try_in_session(
-    scope: &Scope<'_, SpinBucket>,
-    session: &str,
+    scope: &Scope<'_, SpinBucket, ()>,
+    name: &str,
     settings: &str,
     records: &[&[u8]],
     asking: Asking<'_>,
 ) -> Result<tapeline_invoke::Invoked, Tried> {
-    let before = scope.begin()?;
     let called = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let room = before.room_for(session, SESSIONS_MAX, called.saturating_sub(SESSION_IDLE_MIN.as_secs()));
-    let forgotten = match room {
-        Room::Free => None,
-        Room::InPlaceOf(other) => Some(other),
-        Room::None => return Err(Problem::new(What::TooManySessions, admit::too_many_sessions()).into()),
-    };
-    let area = before.areas.get(session).cloned().unwrap_or_default();
-    let (invoked, watermark, changes) = with_caller(settings, |caller| {
-        let mut stored = Stored::new(scope, &area);
+    let session = now(scope.open(name, called))?;
+    let (invoked, changes) = with_caller(settings, |caller| {
+        let mut stored = Stored::new(scope, session.root(), session.area());
         let called = now(caller.call(records, asking, Some(&mut stored)));
         let (invoked, watermark) = called.map_err(|error| match error {
-            CallError::Fault(Fault::State(error)) => Tried::from(error),
+            CallError::Fault(Fault::State(error)) => Tried::from(SessionError::State(error)),
             error => Tried::Failed(error.into()),
         })?;
-        Ok::<_, Tried>((invoked, watermark, stored.changes()))
+        Ok::<_, Tried>((invoked, Changes { watermark, ..stored.changes() }))
     })?;
-    let changes = vec![Changes { area: session.to_owned(), watermark, called, ..changes }];
-    scope.commit(&before, Next { changes, forgotten, ..Next::default() })?;
+    now(scope.close(&session, changes))?;
     Ok(invoked)
 }
 
@@ -212,13 +206,13 @@ async fn check_admin(request: &Request) -> Result<(), Problem> {
 /// The stage's part of a request to a pipeline.
 async fn pass(request: Request) -> Result<Answer, Problem> {
     let settings = variable("settings").await?;
-    let bytes = crate::http::message(request.into_body()).await?;
+    let bytes = crate::http::message(request.into_body(), "what the stage is given").await?;
     let broken = |error: postcard::Error| Problem::new(What::BadBody, error.to_string());
-    let Pass { scope, area, work } = postcard::from_bytes(&bytes).map_err(broken)?;
+    let Pass { scope, root, area, work } = postcard::from_bytes(&bytes).map_err(broken)?;
     let bucket = SpinBucket::open()?;
     let scope = Scope::named(&bucket, &scope);
     let answer = with_caller(&settings, |caller| {
-        let mut stored = Stored::new(&scope, &area);
+        let mut stored = Stored::new(&scope, root, &area);
         let passed = match work {
             Work::Records { format, received, body } => {
                 let records = records(&body, &format).map_err(CallError::BadBody)?;
@@ -241,8 +235,8 @@ fn octets(bytes: Vec<u8>) -> Answer {
     Response::new(FullBody::new(bytes.into()))
 }
 
-/// Does something with the stage, which is given its settings if it has not got just these. After a failure, and when it
-/// knows too many names, it is made anew: names and state of one request are nothing to the next.
+/// Does something with the stage, which is given its settings if it has not got just these. When it knows too many names,
+/// and after an answer that cannot be, it is given them again, so that it begins anew.
 fn with_caller<T, E>(settings: &str, act: impl FnOnce(&mut Caller<Composed>) -> Result<T, E>) -> Result<T, E>
 where
     E: From<Problem>,
@@ -252,11 +246,11 @@ where
             Some((known, caller)) if known == settings => caller,
             _ => configured(settings)?,
         };
-        let done = act(&mut caller)?;
-        if caller.names().len() <= NAMES_MAX {
+        let done = act(&mut caller);
+        if caller.names().len() <= NAMES_MAX && !caller.is_spent() {
             *kept = Some((settings.to_owned(), caller));
         }
-        Ok(done)
+        done
     })
 }
 
@@ -277,15 +271,16 @@ fn now<T>(work: impl Future<Output = T>) -> T {
 
 /// The state of a stage as it was committed last.
 struct Stored<'a> {
-    scope: &'a Scope<'a, SpinBucket>,
+    scope: &'a Scope<'a, SpinBucket, ()>,
+    root: u64,
     area: &'a Area,
     /// The newest mark that the stage was given: the keys whose timers it passes were loaded.
     looked: i64,
 }
 
 impl<'a> Stored<'a> {
-    const fn new(scope: &'a Scope<'a, SpinBucket>, area: &'a Area) -> Self {
-        Self { scope, area, looked: i64::MIN }
+    const fn new(scope: &'a Scope<'a, SpinBucket, ()>, root: u64, area: &'a Area) -> Self {
+        Self { scope, root, area, looked: i64::MIN }
     }
 
     /// What the stage has changed since.
@@ -308,13 +303,13 @@ impl StateOf<Composed> for Stored<'_> {
         let keys = exported::keys(input);
         // It knows them now.
         input.names.clear();
-        let entries = self.scope.load(self.area, keys, self.looked).map_err(Fault::State)?;
+        let entries = self.scope.load(self.root, self.area, keys, self.looked).await.map_err(Fault::State)?;
         composed.restore(&entries, self.area.watermark).await
     }
 
     #[cfg(feature = "fetcher")]
     async fn restore(&mut self, _: &mut Composed, _: &mut Input) -> Result<(), Fault> {
-        let _ = self.scope;
+        let _ = (self.scope, self.root);
         Ok(())
     }
 }

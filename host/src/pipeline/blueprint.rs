@@ -10,7 +10,7 @@ use super::spec::Pipeline;
 use crate::{
     contract::Description,
     error::{Error, Result},
-    runtime::{Component, Engine, Fault, Instance, Limits, WasmInstance, World, instantiate},
+    runtime::{Component, Engine, Fault, Instance, Limits, WasmInstance, instantiate},
     segment::{Blueprint, Role},
 };
 
@@ -66,11 +66,7 @@ impl Blueprint for WasmStage {
     }
 
     fn role(&self) -> Role {
-        match self.component.world {
-            World::Fetcher(_) => Role::Fetcher,
-            World::Stage(_) => Role::Stage,
-            World::Writer(_) => Role::Writer,
-        }
+        self.component.role()
     }
 
     fn digest(&self) -> &str {

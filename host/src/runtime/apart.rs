@@ -119,7 +119,7 @@ fn wait(child: &mut Child, time_max: Duration) -> std::io::Result<Option<std::pr
 /// # Errors
 /// `Invalid` when they are no component.
 pub(crate) fn compile_here(bytes: &[u8]) -> Result<Vec<u8>> {
-    let engine = super::engine::bare()?;
+    let engine = tapeline_runtime::Engine::bare()?;
     let compiled = engine.precompile_component(bytes);
     compiled.map_err(|error| Error::caused(Kind::Invalid, "compile component", error))
 }

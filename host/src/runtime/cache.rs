@@ -14,7 +14,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
-use super::engine::hex;
+use super::hex;
 use crate::error::{Context, Error, Kind, Result};
 
 const DIGEST_BYTES: usize = 32;

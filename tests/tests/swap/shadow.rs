@@ -108,7 +108,8 @@ fn a_candidate_that_traps_or_loops_is_thrown_out() -> Result<()> {
         let job = Job::new(ODD, 8_000)?;
         let host = job.start(fault)?;
         let settings = format!(r#"{{"fault": "{fault}", "every": 2000, "remainder": 11}}"#);
-        push_odd(&host, "mode=shadow", &settings)?;
+        // Little memory, so that all of it is taken before the time of a call is over, on a busy machine too.
+        push_odd(&host, "mode=shadow&memory_mib=32", &settings)?;
         host.wait_for("odd", "it is compared", |status| status["comparison"].is_object())?;
         send_all(&host, &job.lines())?;
         let status = host.wait_for("odd", "it is thrown out", |status| status["deployment"]["shadow"].is_null())?;

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use tapeline_invoke::{Asking, CallError, Callee, Caller, NoState, StateOf};
+use tapeline_invoke::{Asking, CallError, Caller, NoState, StateOf};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     session::{Changes, SessionState},
 };
 use crate::{
-    contract::{Decoded, Entry, Frames, Input, Output, Written},
+    contract::Input,
     pipeline::WasmStage,
     runtime::{Fault, WasmInstance},
     segment::Blueprint,
@@ -104,26 +104,6 @@ impl StateOf<WasmInstance> for &SessionState {
 
     async fn restore(&mut self, instance: &mut WasmInstance, _: &mut Input) -> Result<(), Fault> {
         instance.restore_async(self.entries(), SessionState::watermark(self)).await
-    }
-}
-
-impl Callee for WasmInstance {
-    type Fault = Fault;
-
-    async fn restore(&mut self, entries: &[Entry], watermark: i64) -> Result<(), Fault> {
-        self.restore_async(entries, watermark).await
-    }
-
-    async fn process(&mut self, input: &Input) -> Result<Output, Fault> {
-        self.process_async(input).await
-    }
-
-    async fn decode(&mut self, frames: &Frames) -> Result<Decoded, Fault> {
-        self.decode_async(frames).await
-    }
-
-    async fn write(&mut self, input: &Input) -> Result<Written, Fault> {
-        self.write_async(input).await
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) async fn invoke(
         api.admin(request.headers())?;
     }
     let body = api.body_room.read(request).await?;
+    admit::check_record_count(&body.bytes).map_err(|detail| Problem::new(What::BadBody, detail))?;
     let started = Instant::now();
     // No receive time: the answer depends on what was sent alone.
     let options = InvokeOptions { format, session, received: None };

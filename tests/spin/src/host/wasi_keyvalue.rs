@@ -113,7 +113,8 @@ impl atomics::Host for Host {
     }
 
     fn swap(&mut self, cas: Resource<CompareAndSwap>, value: Vec<u8>) -> wasmtime::Result<Result<(), CasError>> {
-        let CompareAndSwap { label, key, expected } = self.end_swap(cas)?;
+        // Spin does not take a swap that was carried out out of its table: its place is lost to the instance.
+        let CompareAndSwap { label, key, expected } = self.table.delete(cas)?;
         let swapped = self.grants.key_value.swap(&label, &key, expected.as_deref(), value);
         let swapped = refused(swapped, |text| CasError::StoreError(Error::Other(text)))?;
         Ok(match swapped {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use tapeline_invoke::admit::SESSIONS_MAX;
+use tapeline_invoke::admit::{RECORDS_MAX, SESSIONS_MAX};
 use tapeline_spin_tests::{KeyValue, Manifest, Reuse, SpinApp, SpinServer};
 use tapeline_tests::conformance::pipeline_settings;
 use ureq::http::Request;
@@ -108,7 +108,8 @@ pub(crate) fn every_component_has_one_route() -> Result<()> {
 pub(crate) fn what_is_asked_wrongly_is_told_so() -> Result<()> {
     let server = start(&KeyValue::new(), Reuse::SPIN)?;
     let vast = vec![b'\n'; VAST];
-    let questions: [(&str, &str, &[u8], u16, &str); 11] = [
+    let many = "x\n".repeat(RECORDS_MAX + 1).into_bytes();
+    let questions: [(&str, &str, &[u8], u16, &str); 13] = [
         ("GET", "/nothing", b"", 404, "unknown-route"),
         ("GET", "/stages", b"", 404, "unknown-route"),
         ("POST", "/stages/nobody/invoke", b"", 404, "unknown-stage"),
@@ -120,6 +121,8 @@ pub(crate) fn what_is_asked_wrongly_is_told_so() -> Result<()> {
         ("POST", "/pipelines/bitcoin-trades/events?format=tapeline-x", b"{}", 400, "bad-parameter"),
         ("POST", "/pipelines/bitcoin-trades/events", &vast, 413, "body-too-large"),
         ("POST", "/stages/dedup/invoke", &vast, 413, "body-too-large"),
+        ("POST", "/stages/fetch/invoke?format=binance", &many, 400, "bad-body"),
+        ("POST", "/pipelines/bitcoin-trades/events?format=binance", &many, 400, "bad-body"),
     ];
     for (method, path, body, status, problem) in questions {
         let headers: &[(&str, &str)] = if body.len() == VAST { &[("expect", "100-continue")] } else { &[] };

@@ -9,7 +9,7 @@ use tapeline_spin_tests::{Failure, KeyValue, Manifest, Reuse, SpinApp, SpinServe
 use tapeline_tests::{program, recordings};
 use tempfile::TempDir;
 
-use crate::application::{Answered, ask, root, start};
+use crate::application::{self, Answered, ask, root, start};
 
 const EVENTS: &str = "/pipelines/bitcoin-trades/events?format=binance";
 /// Bytes of the bodies that a recording is sent in.
@@ -89,9 +89,9 @@ fn post(server: &SpinServer, body: &str) -> Result<Answered> {
 fn post_well(server: &SpinServer, body: &str) -> Result<Answered> {
     let answer = post(server, body)?;
     ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
-    let count = |name: &str| answer.counts[name];
-    let left = count("duplicate") + count("late") + count("dead");
-    ensure!(count("in") >= left, "{:?}", answer.counts);
+    let sum = |names: &[&str]| names.iter().map(|name| answer.counts[*name]).sum::<u64>();
+    let left = sum(&["out", "duplicate", "late", "dropped", "dead"]);
+    ensure!(sum(&["in", "derived"]) == left, "{:?} does not balance", answer.counts);
     Ok(answer)
 }
 
@@ -275,6 +275,9 @@ pub(crate) fn a_request_with_a_key_is_answered_again() -> Result<()> {
     ensure!(store.entries("default") == before, "a request that was known has changed something");
     let other = send(&server, "one", &second)?;
     ensure!(other.status == 400 && other.body.contains("idempotency-key"), "{} {}", other.status, other.body);
+    let url = server.url("/pipelines/bitcoin-trades/events?format=events");
+    let other = ask(&url, "POST", &[("idempotency-key", "one")], first.as_bytes())?;
+    ensure!(other.status == 400 && other.body.contains("idempotency-key"), "{} {}", other.status, other.body);
     let long = send(&server, &"x".repeat(129), &first)?;
     ensure!(long.status == 400 && long.body.contains("bad-parameter"), "{} {}", long.status, long.body);
     // Without a key, and with another, they are duplicates.
@@ -340,6 +343,60 @@ pub(crate) fn a_call_leaves_nothing_to_the_next() -> Result<()> {
     ensure!(stored == ["tapeline/pipeline/bitcoin-trades/head"], "the state of another call is committed: {stored:?}");
     let first = ask(&events, "POST", &[], trade.as_bytes())?;
     ensure!(first.counts["duplicate"] == 0 && first.counts["out"] > 0, "{:?}", first.counts);
+    Ok(())
+}
+
+/// A stage that is written by the contract, not with the SDK, and whose instance is given its settings again and again.
+pub(crate) fn a_stage_in_another_language_begins_anew() -> Result<()> {
+    const NAMES: usize = 10_001;
+    let settings = r#"{"absolute":0.01}"#;
+    let trade = |symbol: &str, id: usize, price: f64| {
+        format!(
+            "{{\"kind\":\"trade\",\"symbol\":\"{symbol}\",\"time\":\"2024-08-08T12:00:{:02}Z\",\"source\":\"s\",\"id\":{id},\"price\":{price}}}",
+            id % 60
+        )
+    };
+    let averages: Vec<String> = (0..NAMES)
+        .map(|at| {
+            format!(
+                "{{\"kind\":\"average\",\"symbol\":\"S{at}\",\"time\":\"2024-08-08T12:00:00Z\",\"source\":\"s\",\"price\":1,\"window\":\"5m\",\"count\":1,\"average\":1}}"
+            )
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for file in ["alarm.wasm", "test/alarm-js.wasm"] {
+        let server = with_component("alarm", file, settings)?.start(&BTreeMap::new(), &KeyValue::new(), Reuse::SPIN)?;
+        let url = server.url("/pipelines/bitcoin-trades/events");
+        let mut rows = Vec::new();
+        for (id, symbol) in ["X", "Y", "Z", "Y", "X", "Z"].into_iter().enumerate() {
+            // In between, it is called with what cannot be read, and with more names than are kept.
+            let bad = ask(&server.url("/stages/alarm/invoke"), "POST", &[], b"no event")?;
+            ensure!(bad.status == 400, "{} {}", bad.status, bad.body);
+            if id % 2 == 1 {
+                let many = ask(&server.url("/stages/alarm/invoke"), "POST", &[], averages.join("\n").as_bytes())?;
+                ensure!(many.status == 200 && many.counts["out"] == NAMES as u64, "{} {:?}", many.status, many.counts);
+            }
+            let answer = ask(&url, "POST", &[], trade(symbol, id + 1, (id + 1) as f64).as_bytes())?;
+            ensure!(answer.status == 200, "{file}: {} {}", answer.status, answer.body);
+            rows.push(answer.body);
+        }
+        answers.push(rows);
+    }
+    ensure!(answers[0] == answers[1], "{:?} is not {:?}", answers[1], answers[0]);
+    ensure!(answers[0].iter().any(|rows| rows.contains("\"table\":\"alarms\"")), "there is no alarm: {:?}", answers[0]);
+    Ok(())
+}
+
+/// What was set up wrongly is not the fault of whoever sends.
+pub(crate) fn a_fault_of_the_settings_is_told_as_one() -> Result<()> {
+    let trade = r#"{"kind":"trade","symbol":"X","time":"2024-08-08T12:00:01Z","source":"s","id":1,"price":1.5}"#;
+    let unfit = BTreeMap::from([("alarm_settings".to_owned(), r#"{"absolute":-1}"#.to_owned())]);
+    let server = application::app()?.start(&unfit, &KeyValue::new(), Reuse::SPIN)?;
+    for path in ["/pipelines/bitcoin-trades/events", "/stages/alarm/invoke"] {
+        let answer = ask(&server.url(path), "POST", &[], trade.as_bytes())?;
+        let is_told = answer.body.contains("/problems/internal") && answer.body.contains("setting absolute");
+        ensure!(answer.status == 500 && is_told, "{path}: {} {}", answer.status, answer.body);
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use wasmtime_wasi::{
     random::Deterministic,
 };
 
-use super::{Limits, instance::Guard};
+use crate::instance::{Guard, Limits};
 
 /// What a stage may say on standard error in its life; a panic message is shorter. Writing beyond it traps.
 const STDERR_BYTES_MAX: usize = 64 * 1024;

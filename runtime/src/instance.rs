@@ -5,12 +5,15 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 
-use super::{Component, World, engine::TICK, wasi::HostState};
-use crate::batch::Breach;
-use crate::contract::{
+use crate::{
+    engine::{Component, TICK, World},
+    wasi::HostState,
+};
+use tapeline_invoke::contract::{
     Decoded, Description, Entry, Frames, Input, Output, SettingError, StateError, Written, fetcher_world::Fetcher,
     stage_world::Stage, writer_world::Writer,
 };
+use tapeline_invoke::{Callee, batch::Breach};
 
 /// What an instance may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ fn setting_name(key: &str) -> String {
 
 /// What is wrong with a setting. Of a name that it does not know, and of one that is missing, a stage tells what its parser
 /// said, which is not what would be right.
-pub(crate) fn setting_text(value: &str, expected: &str) -> String {
+pub fn setting_text(value: &str, expected: &str) -> String {
     match expected {
         said if said.starts_with("unknown field") => format!("{value} is not known to it: {said}"),
         said if said.starts_with("missing field") => said.to_owned(),
@@ -304,11 +307,31 @@ impl Instance for WasmInstance {
     }
 }
 
+impl Callee for WasmInstance {
+    type Fault = Fault;
+
+    async fn restore(&mut self, entries: &[Entry], watermark: i64) -> Result<(), Fault> {
+        self.restore_async(entries, watermark).await
+    }
+
+    async fn process(&mut self, input: &Input) -> Result<Output, Fault> {
+        self.process_async(input).await
+    }
+
+    async fn decode(&mut self, frames: &Frames) -> Result<Decoded, Fault> {
+        self.decode_async(frames).await
+    }
+
+    async fn write(&mut self, input: &Input) -> Result<Written, Fault> {
+        self.write_async(input).await
+    }
+}
+
 /// Makes an instance on this thread, as [`WasmInstance::new`] does.
 ///
 /// # Errors
 /// As there.
-pub(crate) fn instantiate(component: &Component, limits: &Limits, settings: &str) -> Result<WasmInstance, Fault> {
+pub fn instantiate(component: &Component, limits: &Limits, settings: &str) -> Result<WasmInstance, Fault> {
     wait(WasmInstance::new(component, limits, settings))
 }
 

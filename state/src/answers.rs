@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Scope,
+    Meta, Scope,
     bucket::{Bucket, StateError},
     tree::{Page, Root},
 };
@@ -17,6 +17,8 @@ use super::{
 pub struct Request<'a> {
     /// Given by whoever asks: 1 to 128 bytes.
     pub key: &'a str,
+    /// What was asked for, besides the body.
+    pub parameters: &'a str,
     /// What was sent.
     pub body: &'a [u8],
 }
@@ -27,7 +29,7 @@ pub enum Known {
     /// Nothing.
     New,
     /// Another one had its key.
-    OtherBody,
+    OtherRequest,
     /// It was answered so.
     Answered(Vec<u8>),
 }
@@ -43,7 +45,7 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(request: Request<'_>, page: Page, bytes: u64) -> Self {
-        Self { key: request.key.to_owned(), digest: digest(request.body), page, bytes }
+        Self { key: request.key.to_owned(), digest: digest(request), page, bytes }
     }
 
     pub(super) const fn bytes(&self) -> u64 {
@@ -53,22 +55,31 @@ impl Kept {
     pub(super) const fn page(&self) -> Page {
         self.page
     }
+
+    pub(super) const fn page_mut(&mut self) -> &mut Page {
+        &mut self.page
+    }
 }
 
-impl<B: Bucket> Scope<'_, B> {
+impl<B: Bucket, M: Meta> Scope<'_, B, M> {
     /// What is known of a request when `root` is the last.
     ///
     /// # Errors
     /// `Conflict` when that is no longer the last.
-    pub fn known(&self, root: &Root, request: Request<'_>) -> Result<Known, StateError> {
+    pub async fn known(&self, root: &Root<M>, request: Request<'_>) -> Result<Known, StateError> {
         let Some(kept) = root.answers.iter().find(|kept| kept.key == request.key) else { return Ok(Known::New) };
-        if kept.digest != digest(request.body) {
-            return Ok(Known::OtherBody);
+        if kept.digest != digest(request) {
+            return Ok(Known::OtherRequest);
         }
-        self.get(&self.page_key(kept.page))?.map(Known::Answered).ok_or(StateError::Conflict)
+        let key = self.page_key(kept.page);
+        match self.get(&key).await? {
+            Some(answer) => Ok(Known::Answered(answer)),
+            None => Err(self.missing(root.id, key).await),
+        }
     }
 }
 
-fn digest(body: &[u8]) -> [u8; 32] {
-    Sha256::digest(body).into()
+fn digest(request: Request<'_>) -> [u8; 32] {
+    let digest = Sha256::new().chain_update(request.parameters).chain_update([0]).chain_update(request.body);
+    digest.finalize().into()
 }

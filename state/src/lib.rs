@@ -1,7 +1,7 @@
 //! State in a key-value store that has no transactions, changed by commits that happen or do not.
 //!
 //! What is committed together is a [`Scope`]: the stages of a pipeline, or the sessions with a stage. Its state is a tree of
-//! two levels ([`tree`]): a root, and leaves that hold the entries of neighbouring keys. Such pages are never changed. A
+//! two levels (`tree.rs`): a root, and leaves that hold the entries of neighbouring keys. Such pages are never changed. A
 //! commit writes new ones under a number that no other attempt has, and then lets the scope's **head** name its root in the
 //! place of the one that it began from, by compare-and-swap: that is the one moment at which it happens. Before it nobody
 //! sees anything, after it nothing is left to do. Of several that begin from one root, one commits; the others begin again.
@@ -12,16 +12,21 @@
 mod answers;
 mod bucket;
 mod commit;
+mod sessions;
+#[cfg(any(test, feature = "testsuite"))]
+pub mod testsuite;
 mod tree;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, marker::PhantomData};
 
+use serde::{Serialize, de::DeserializeOwned};
 use tapeline_invoke::contract::Entry;
 
 pub use answers::{Known, Request};
 pub use bucket::{Bucket, StateError};
 pub use commit::{Changes, Next};
-pub use tree::{Area, Room, Root};
+pub use sessions::{Session, SessionError};
+pub use tree::{Area, Root};
 
 use bucket::{decode, get_all};
 use tree::{Page, Record, Slot};
@@ -32,10 +37,8 @@ const READS_MAX: usize = 16;
 /// What a scope may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of an area's entries.
+    /// Bytes of an area's entries. It is the limit of what a commit may change, too: any mark may wake every key.
     pub area_bytes: u64,
-    /// Bytes of the entries that a commit changes.
-    pub changes_bytes: usize,
     /// Answers that are kept for those who ask again.
     pub answers: usize,
     /// Bytes of these answers.
@@ -44,31 +47,32 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { area_bytes: 256 << 20, changes_bytes: 16 << 20, answers: 64, answers_bytes: 64 << 20 }
+        Self { area_bytes: 64 << 20, answers: 64, answers_bytes: 64 << 20 }
     }
 }
 
-/// State that is committed together.
-pub struct Scope<'a, B> {
+/// What is committed along with the state: how far its input has come, say.
+pub trait Meta: Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync {}
+
+impl<M: Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync> Meta for M {}
+
+/// State that is committed together, with an `M`.
+pub struct Scope<'a, B, M> {
     bucket: &'a B,
     prefix: String,
     limits: Limits,
+    meta: PhantomData<fn() -> M>,
 }
 
-impl<'a, B: Bucket> Scope<'a, B> {
+impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
     /// The state of a pipeline; an area is a stage.
     pub fn of_pipeline(bucket: &'a B, name: &str) -> Self {
         Self::named(bucket, &format!("tapeline/pipeline/{}", encode_name(name)))
     }
 
-    /// The sessions with a stage; an area is a session.
-    pub fn of_sessions(bucket: &'a B, stage: &str) -> Self {
-        Self::named(bucket, &format!("tapeline/sessions/{}", encode_name(stage)))
-    }
-
     /// The scope of this name.
     pub fn named(bucket: &'a B, name: &str) -> Self {
-        Self { bucket, prefix: name.to_owned(), limits: Limits::default() }
+        Self { bucket, prefix: name.to_owned(), limits: Limits::default(), meta: PhantomData }
     }
 
     /// The same with other limits.
@@ -86,15 +90,15 @@ impl<'a, B: Bucket> Scope<'a, B> {
     ///
     /// # Errors
     /// See [`StateError`].
-    pub fn begin(&self) -> Result<Root, StateError> {
+    pub async fn begin(&self) -> Result<Root<M>, StateError> {
         let head_key = self.head_key();
         let mut missed = None;
         for _ in 0..READS_MAX {
-            let id = match self.get(&head_key)? {
+            let id = match self.get(&head_key).await? {
                 Some(head) => commit::head_of(&head).ok_or_else(|| StateError::Corrupt(head_key.clone()))?,
                 // Only what is there can be swapped by all back ends: Spin's own takes a swap from nothing for an upsert.
                 None => {
-                    self.bucket.increment(&head_key, 0)?;
+                    self.bucket.increment(&head_key, 0).await?;
                     0
                 }
             };
@@ -102,7 +106,7 @@ impl<'a, B: Bucket> Scope<'a, B> {
                 return Ok(Root::default());
             }
             let key = self.page_key(Page::root(id));
-            if let Some(root) = self.get(&key)? {
+            if let Some(root) = self.get(&key).await? {
                 return decode(&key, &root);
             }
             if missed.replace(id) == Some(id) {
@@ -112,18 +116,19 @@ impl<'a, B: Bucket> Scope<'a, B> {
         Err(StateError::Conflict)
     }
 
-    /// The entries of these keys, and of those whose timer comes with `mark`.
+    /// The entries that an area of this root has for these keys, and for those whose timer comes with `mark`.
     ///
     /// # Errors
     /// `Conflict` when others have committed since, so that not all of it is there any more.
-    pub fn load(&self, area: &Area, keys: Vec<String>, mark: i64) -> Result<Vec<Entry>, StateError> {
+    pub async fn load(&self, root: u64, area: &Area, keys: Vec<String>, mark: i64) -> Result<Vec<Entry>, StateError> {
         let mut wanted: BTreeSet<String> = keys.into_iter().collect();
         let with_timers: Vec<usize> = area.leaves_due(mark).collect();
-        let mut leaves = self.read(area, with_timers)?;
+        let mut leaves = self.read(root, area, with_timers).await?;
         let timers = leaves.values().flatten().filter(|record| record.is_timer() && record.time <= Some(mark));
         wanted.extend(timers.map(|record| record.place.key.clone()));
         let others: BTreeSet<usize> = wanted.iter().flat_map(|key| area.leaves_of(key)).collect();
-        leaves.append(&mut self.read(area, others.into_iter().filter(|at| !leaves.contains_key(at)).collect())?);
+        let others = others.into_iter().filter(|at| !leaves.contains_key(at)).collect();
+        leaves.append(&mut self.read(root, area, others).await?);
         let records = leaves.into_values().flatten().filter(|record| wanted.contains(&record.place.key));
         let (mut entries, mut timer) = (Vec::new(), None);
         for Record { place, version, value, time } in records {
@@ -148,19 +153,31 @@ impl<'a, B: Bucket> Scope<'a, B> {
     }
 
     /// The records of some leaves, by their place in the area.
-    fn read(&self, area: &Area, which: Vec<usize>) -> Result<tree::Leaves, StateError> {
+    async fn read(&self, root: u64, area: &Area, which: Vec<usize>) -> Result<tree::Leaves, StateError> {
         let pages: Vec<_> = which.iter().filter_map(|at| area.leaves.get(*at)).collect();
         let keys = pages.iter().map(|leaf| (self.page_key(leaf.page), u64::from(leaf.bytes))).collect();
-        let found = get_all(self.bucket, keys)?;
-        let records = which.into_iter().zip(found).map(|(at, (key, bytes))| {
-            let bytes = bytes.ok_or(StateError::Conflict)?;
-            Ok((at, decode::<Vec<Record>>(&key, &bytes)?))
-        });
-        records.collect()
+        let found = get_all(self.bucket, keys).await?;
+        let mut leaves = tree::Leaves::new();
+        for (at, (key, bytes)) in which.into_iter().zip(found) {
+            match bytes {
+                Some(bytes) => leaves.insert(at, decode(&key, &bytes)?),
+                None => return Err(self.missing(root, key).await),
+            };
+        }
+        Ok(leaves)
     }
 
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
-        Ok(self.bucket.get_many(&[key.to_owned()])?.pop().flatten())
+    /// What it means that a page of a root is not there: others have committed since, or somebody has deleted it.
+    async fn missing(&self, root: u64, key: String) -> StateError {
+        match self.get(&self.head_key()).await {
+            Ok(head) if head.as_deref().and_then(commit::head_of) == Some(root) => StateError::Corrupt(key),
+            Ok(_) => StateError::Conflict,
+            Err(error) => error,
+        }
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+        Ok(self.bucket.get_many(&[key.to_owned()]).await?.pop().flatten())
     }
 
     fn head_key(&self) -> String {

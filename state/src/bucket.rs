@@ -2,42 +2,42 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Keys that are asked for, written or deleted at once: what the smallest of Spin's back ends takes.
-const KEYS_MAX: usize = 100;
+/// Keys that are asked for, written or deleted at once: what DynamoDB takes, the strictest of the back ends.
+const KEYS_MAX: usize = 25;
 /// Bytes that are asked for or written at once, unless one value has more.
 const BYTES_MAX: u64 = 4 << 20;
 
 /// A key-value store with compare-and-swap.
-pub trait Bucket {
+pub trait Bucket: Sync {
     /// The values of these keys, in their order.
     ///
     /// # Errors
     /// When the store does not answer.
-    fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError>;
+    fn get_many(&self, keys: &[String]) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, StateError>> + Send;
 
     /// Puts values in, some of them or all of them if it fails.
     ///
     /// # Errors
     /// When the store does not answer.
-    fn set_many(&self, values: &[(String, Vec<u8>)]) -> Result<(), StateError>;
+    fn set_many(&self, values: &[(String, Vec<u8>)]) -> impl Future<Output = Result<(), StateError>> + Send;
 
     /// Deletes values, some of them or all of them if it fails. Those that are not there are no error.
     ///
     /// # Errors
     /// When the store does not answer.
-    fn delete_many(&self, keys: &[String]) -> Result<(), StateError>;
+    fn delete_many(&self, keys: &[String]) -> impl Future<Output = Result<(), StateError>> + Send;
 
     /// Adds to a number, at once; an absent one is 0, and is there afterwards. Gives the sum.
     ///
     /// # Errors
     /// When the store does not answer, or something else is there.
-    fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError>;
+    fn increment(&self, key: &str, delta: i64) -> impl Future<Output = Result<i64, StateError>> + Send;
 
     /// Puts a value in the place of `expected`, at once, if that is there; whether it was.
     ///
     /// # Errors
     /// When the store does not answer: it may have happened.
-    fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError>;
+    fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> impl Future<Output = Result<bool, StateError>> + Send;
 }
 
 /// Why there is no state, or no commit.
@@ -52,14 +52,6 @@ pub enum StateError {
     /// What is stored is none of ours.
     #[error("the key-value store holds something else at {0:?}, or nothing")]
     Corrupt(String),
-    /// A commit would be too large.
-    #[error("the request changes {bytes} bytes of state; {max} are the most: send it in parts")]
-    TooLarge {
-        /// What it would change.
-        bytes: usize,
-        /// What it may change.
-        max: usize,
-    },
     /// There is no room for more state.
     #[error("{area:?} would have {bytes} bytes of state; it may have {max}")]
     Full {
@@ -76,31 +68,34 @@ pub enum StateError {
 type Found = Vec<(String, Option<Vec<u8>>)>;
 
 /// The values of these keys, in their order; with each key, what its value has in bytes at most.
-pub(super) fn get_all(bucket: &impl Bucket, mut keys: Vec<(String, u64)>) -> Result<Found, StateError> {
+pub(super) async fn get_all(bucket: &impl Bucket, mut keys: Vec<(String, u64)>) -> Result<Found, StateError> {
     let mut found = Vec::with_capacity(keys.len());
     while !keys.is_empty() {
         let some = keys.drain(..at_once(keys.iter().map(|(_, bytes)| *bytes)));
         let some: Vec<String> = some.map(|(key, _)| key).collect();
-        let values = bucket.get_many(&some)?;
+        let values = bucket.get_many(&some).await?;
         found.extend(some.into_iter().zip(values));
     }
     Ok(found)
 }
 
 /// Puts values in, in their order.
-pub(super) fn set_all(bucket: &impl Bucket, values: &[(String, Vec<u8>)]) -> Result<(), StateError> {
+pub(super) async fn set_all(bucket: &impl Bucket, values: &[(String, Vec<u8>)]) -> Result<(), StateError> {
     let mut rest = values;
     while !rest.is_empty() {
         let (some, others) = rest.split_at(at_once(rest.iter().map(|(_, value)| value.len() as u64)));
-        bucket.set_many(some)?;
+        bucket.set_many(some).await?;
         rest = others;
     }
     Ok(())
 }
 
 /// Deletes values.
-pub(super) fn delete_all(bucket: &impl Bucket, keys: &[String]) -> Result<(), StateError> {
-    keys.chunks(KEYS_MAX).try_for_each(|some| bucket.delete_many(some))
+pub(super) async fn delete_all(bucket: &impl Bucket, keys: &[String]) -> Result<(), StateError> {
+    for some in keys.chunks(KEYS_MAX) {
+        bucket.delete_many(some).await?;
+    }
+    Ok(())
 }
 
 /// How many values of these sizes go at once: one at least, if there is one.

@@ -6,17 +6,19 @@ use serde::{Deserialize, Serialize};
 use tapeline_invoke::contract::Entry;
 
 use super::{
-    Request, Scope,
+    Meta, Request, Scope,
     answers::Kept,
     bucket::{Bucket, StateError, decode, delete_all, encode, get_all, set_all},
     tree::{self, Area, Edits, Page, Place, Record, Root, Slot},
 };
 
-/// Attempts between two commits that are looked for: those who were too slow delete their own pages, so that only those
-/// who were killed are found.
+/// Attempts between two commits whose pages are looked for, the last ones; there are as many as requests were too slow or
+/// killed. The pages of one that writes them after that commit, and is killed before its swap, are never found.
 const ATTEMPTS_MAX: u64 = 256;
-/// Bytes of a root that was never read before: only its number of pages is wanted.
-const ROOT_BYTES: u64 = 64 << 10;
+/// Bytes that a root may have of which nothing is known.
+const ROOT_BYTES: u64 = 512 << 10;
+/// The number of an attempt that has none yet.
+const UNNUMBERED: u64 = 0;
 /// Seconds that an area's last call may be wrong by.
 const CALLED_SECONDS: u64 = 60;
 
@@ -37,10 +39,10 @@ pub struct Changes {
 }
 
 /// What a commit changes.
-#[derive(Clone, Debug, Default)]
-pub struct Next<'a> {
-    /// The newest event time and the watermark of all, if they have one.
-    pub times: Option<(i64, i64)>,
+#[derive(Clone, Debug)]
+pub struct Next<'a, M> {
+    /// What is committed along with the state; as before if there is none.
+    pub meta: Option<M>,
     /// Each area once at most.
     pub changes: Vec<Changes>,
     /// An area that is to be forgotten.
@@ -49,9 +51,15 @@ pub struct Next<'a> {
     pub answer: Option<(Request<'a>, Vec<u8>)>,
 }
 
+impl<M> Default for Next<'_, M> {
+    fn default() -> Self {
+        Self { meta: None, changes: Vec::new(), forgotten: None, answer: None }
+    }
+}
+
 /// What an attempt will write.
+#[derive(Default)]
 struct Draft {
-    id: u64,
     pages: Vec<Vec<u8>>,
     replaced: Vec<Page>,
 }
@@ -60,30 +68,22 @@ impl Draft {
     fn add(&mut self, bytes: Vec<u8>) -> Page {
         self.pages.push(bytes);
         // Pages of at least a record each, of changes that have a limit.
-        Page { attempt: self.id, index: u32::try_from(self.pages.len()).unwrap_or(u32::MAX) }
+        Page { attempt: UNNUMBERED, index: u32::try_from(self.pages.len()).unwrap_or(u32::MAX) }
     }
 }
 
-impl<B: Bucket> Scope<'_, B> {
+impl<B: Bucket, M: Meta> Scope<'_, B, M> {
     /// Lets a commit happen, as the one behind `before`. One that changes nothing is not written.
     ///
     /// # Errors
-    /// `Conflict` when `before` is no longer the last. `TooLarge` and `Full` when limits would be exceeded. None of these
-    /// has happened; after any other error it may have.
-    pub fn commit(&self, before: &Root, next: Next<'_>) -> Result<(), StateError> {
+    /// `Conflict` when `before` is no longer the last; `Full` when an area would become too large. None of these has
+    /// happened; after any other error it may have.
+    pub async fn commit(&self, before: &Root<M>, next: Next<'_, M>) -> Result<(), StateError> {
         if !changes_anything(before, &next) {
             return Ok(());
         }
-        let (bytes, max) =
-            (next.changes.iter().flat_map(|changes| &changes.entries).map(size).sum(), self.limits.changes_bytes);
-        if bytes > max {
-            return Err(StateError::TooLarge { bytes, max });
-        }
-        self.reclaim(before)?;
-        let id = self.bucket.increment(&self.attempts_key(), 1)?;
-        let id = u64::try_from(id).map_err(|_| StateError::Corrupt(self.attempts_key()))?;
-        let mut draft = Draft { id, pages: Vec::new(), replaced: Vec::new() };
-        let mut root = Root { id, previous: before.id, ..before.clone() };
+        let mut draft = Draft::default();
+        let mut root = Root { previous: before.id, ..before.clone() };
         if before.id > 0 {
             draft.replaced.push(Page::root(before.id));
         }
@@ -91,60 +91,62 @@ impl<B: Bucket> Scope<'_, B> {
         draft.replaced.extend(forgotten.iter().flat_map(|area| &area.leaves).map(|leaf| leaf.page));
         for changes in next.changes {
             let name = changes.area.clone();
-            let area = self.change(root.areas.remove(&name).unwrap_or_default(), changes, &mut draft)?;
+            let area = root.areas.remove(&name).unwrap_or_default();
+            let area = self.change(before.id, area, changes, &mut draft).await?;
             let (bytes, max) = (area.bytes(), self.limits.area_bytes);
             if bytes > max {
                 return Err(StateError::Full { area: name, bytes, max });
             }
             root.areas.insert(name, area);
         }
-        if let Some((newest, watermark)) = next.times {
-            (root.newest, root.watermark) = (newest, watermark);
-        }
+        root.meta = next.meta.unwrap_or(root.meta);
         if let Some((request, answer)) = next.answer {
             let bytes = answer.len() as u64;
             root.answers.push(Kept::new(request, draft.add(answer), bytes));
             self.forget_answers(&mut root.answers, &mut draft.replaced);
         }
+        // What is refused has not taken a number.
+        self.reclaim(before).await?;
+        let id = self.bucket.increment(&self.attempts_key(), 1).await?;
+        root.take_number(u64::try_from(id).map_err(|_| StateError::Corrupt(self.attempts_key()))?);
         root.pages = u32::try_from(draft.pages.len()).unwrap_or(u32::MAX);
         root.replaced = draft.replaced;
-        self.write(before, &root, draft.pages)
+        self.write(before, &root, draft.pages).await
     }
 
     /// Writes the pages of an attempt, and lets the head name it.
-    fn write(&self, before: &Root, root: &Root, pages: Vec<Vec<u8>>) -> Result<(), StateError> {
+    async fn write(&self, before: &Root<M>, root: &Root<M>, pages: Vec<Vec<u8>>) -> Result<(), StateError> {
         // The root comes first: by it, the other pages are found if this is killed.
         let all = std::iter::once(encode(root)).chain(pages);
         let page = |(index, bytes)| (self.page_key(Page { attempt: root.id, index }), bytes);
         let all: Vec<(String, Vec<u8>)> = (0..).zip(all).map(page).collect();
-        set_all(self.bucket, &all)?;
-        if self.bucket.swap(&self.head_key(), &before.id.to_le_bytes(), &root.id.to_le_bytes())? {
+        set_all(self.bucket, &all).await?;
+        if self.bucket.swap(&self.head_key(), &before.id.to_le_bytes(), &root.id.to_le_bytes()).await? {
             return Ok(());
         }
-        // Whatever is not deleted is by the next commit.
-        let mut keys: Vec<String> = all.into_iter().map(|(key, _)| key).collect();
-        keys.reverse();
-        let _ = delete_all(self.bucket, &keys);
-        Err(StateError::Conflict)
+        // A store's client that asks again after a lost answer is beaten by itself. The pages of whoever was really too
+        // slow are deleted by a later commit.
+        let head = self.get(&self.head_key()).await?;
+        if head.as_deref().and_then(head_of) == Some(root.id) { Ok(()) } else { Err(StateError::Conflict) }
     }
 
     /// Deletes what nobody needs any more since `last` was committed.
-    fn reclaim(&self, last: &Root) -> Result<(), StateError> {
+    async fn reclaim(&self, last: &Root<M>) -> Result<(), StateError> {
         let mut keys: Vec<String> = last.replaced.iter().map(|page| self.page_key(*page)).collect();
         // None of these can commit any more: they began from a root that is not the last.
         let others = last.id.saturating_sub(ATTEMPTS_MAX).max(last.previous) + 1..last.id;
         let roots = others.map(|id| (self.page_key(Page::root(id)), ROOT_BYTES)).collect();
-        for (key, bytes) in get_all(self.bucket, roots)? {
-            let Some(bytes) = bytes else { continue };
-            let Root { id, pages, .. } = decode(&key, &bytes)?;
+        for (key, bytes) in get_all(self.bucket, roots).await? {
+            // What cannot be read is in nobody's way.
+            let Some(Ok(Root::<M> { id, pages, .. })) = bytes.map(|bytes| decode(&key, &bytes)) else { continue };
             keys.extend((1..=pages).map(|index| self.page_key(Page { attempt: id, index })));
             keys.push(key);
         }
-        delete_all(self.bucket, &keys)
+        delete_all(self.bucket, &keys).await
     }
 
     /// The area with these changes.
-    fn change(&self, area: Area, changes: Changes, draft: &mut Draft) -> Result<Area, StateError> {
+    async fn change(&self, before: u64, area: Area, changes: Changes, draft: &mut Draft) -> Result<Area, StateError> {
         let Changes { area: _, entries, looked, watermark, called } = changes;
         let watermark = area.watermark.max(watermark);
         let changed: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
@@ -152,7 +154,7 @@ impl<B: Bucket> Scope<'_, B> {
         let of_edits = edits.keys().map(|place| area.leaf_of(place));
         let touched: BTreeSet<usize> = of_edits.chain(area.leaves_due(looked)).collect();
         let on_disk = touched.iter().copied().filter(|at| *at < area.leaves.len()).collect();
-        let mut found = self.read(&area, on_disk)?;
+        let mut found = self.read(before, &area, on_disk).await?;
         let mut leaves = Vec::with_capacity(area.leaves.len());
         for at in 0..area.leaves.len().max(1) {
             let old = area.leaves.get(at);
@@ -196,13 +198,23 @@ impl<B: Bucket> Scope<'_, B> {
     }
 }
 
+impl<M> Root<M> {
+    /// Gives the attempt its number.
+    fn take_number(&mut self, id: u64) {
+        self.id = id;
+        let leaves = self.areas.values_mut().flat_map(|area| &mut area.leaves).map(|leaf| &mut leaf.page);
+        let pages = leaves.chain(self.answers.iter_mut().map(Kept::page_mut));
+        pages.filter(|page| page.attempt == UNNUMBERED).for_each(|page| page.attempt = id);
+    }
+}
+
 /// The attempt that a head names; nothing for what is no head.
 pub(super) fn head_of(bytes: &[u8]) -> Option<u64> {
     // A new one is what the store's `increment` makes of 0: in Redis a digit.
     if bytes == b"0" { Some(0) } else { bytes.try_into().ok().map(u64::from_le_bytes) }
 }
 
-fn changes_anything(before: &Root, next: &Next<'_>) -> bool {
+fn changes_anything<M: Meta>(before: &Root<M>, next: &Next<'_, M>) -> bool {
     let is_known = |changes: &Changes| {
         let area = before.areas.get(&changes.area);
         area.map_or(changes.watermark == i64::MIN && changes.called == 0, |area| {
@@ -211,7 +223,7 @@ fn changes_anything(before: &Root, next: &Next<'_>) -> bool {
     };
     next.answer.is_some()
         || next.forgotten.is_some()
-        || next.times.is_some_and(|times| times != (before.newest, before.watermark))
+        || next.meta.as_ref().is_some_and(|meta| *meta != before.meta)
         || next.changes.iter().any(|changes| !changes.entries.is_empty() || !is_known(changes))
 }
 
@@ -232,8 +244,4 @@ fn edits(entries: Vec<Entry>) -> Edits {
         edits.insert(place, record);
     }
     edits
-}
-
-fn size(entry: &Entry) -> usize {
-    entry.key.len() + entry.value.as_ref().map_or(0, Vec::len) + size_of::<Entry>()
 }

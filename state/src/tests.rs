@@ -1,108 +1,87 @@
 //! Commits happen or do not, whoever dies where, and however many begin at once; and the tree holds what it was given.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
-    sync::Mutex,
-};
+use std::{collections::BTreeMap, sync::Mutex};
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
-use super::*;
+use super::{tree::Room, *};
 
 /// A store in memory, whose writes fail from some point on: the process was killed there.
 #[derive(Default)]
-struct Memory {
-    values: RefCell<BTreeMap<String, Vec<u8>>>,
-    writes_left: Cell<Option<u32>>,
+struct Memory(Mutex<Values>);
+
+#[derive(Default)]
+struct Values {
+    values: BTreeMap<String, Vec<u8>>,
+    writes_left: Option<u32>,
+    /// Swaps happen, and are said not to have.
+    denies_swaps: bool,
 }
 
 impl Memory {
     fn write<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Vec<u8>>) -> T) -> Result<T, StateError> {
-        match self.writes_left.get() {
+        std::thread::yield_now();
+        let mut all = self.0.lock().unwrap();
+        match &mut all.writes_left {
             Some(0) => return Err(StateError::Store("killed".to_owned())),
-            left => self.writes_left.set(left.map(|left| left - 1)),
+            Some(left) => *left -= 1,
+            None => {}
         }
-        Ok(act(&mut self.values.borrow_mut()))
+        Ok(act(&mut all.values))
     }
 
-    fn heal(&self) {
-        self.writes_left.set(None);
+    fn fail_after(&self, writes: Option<u32>) {
+        self.0.lock().unwrap().writes_left = writes;
     }
-}
 
-fn swap(values: &mut BTreeMap<String, Vec<u8>>, key: &str, expected: &[u8], value: &[u8]) -> bool {
-    let is_there = values.get(key).is_some_and(|found| found == expected);
-    if is_there {
-        values.insert(key.to_owned(), value.to_vec());
+    fn put(&self, key: &str, value: &[u8]) {
+        self.0.lock().unwrap().values.insert(key.to_owned(), value.to_vec());
     }
-    is_there
-}
-
-fn increment(values: &mut BTreeMap<String, Vec<u8>>, key: &str, delta: i64) -> i64 {
-    let old = values.get(key).map_or(0, |value| i64::from_le_bytes(value.as_slice().try_into().unwrap()));
-    values.insert(key.to_owned(), (old + delta).to_le_bytes().to_vec());
-    old + delta
 }
 
 impl Bucket for Memory {
-    fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
-        let values = self.values.borrow();
-        Ok(keys.iter().map(|key| values.get(key).cloned()).collect())
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
+        std::thread::yield_now();
+        let all = self.0.lock().unwrap();
+        Ok(keys.iter().map(|key| all.values.get(key).cloned()).collect())
     }
 
-    fn set_many(&self, pairs: &[(String, Vec<u8>)]) -> Result<(), StateError> {
+    async fn set_many(&self, pairs: &[(String, Vec<u8>)]) -> Result<(), StateError> {
         // Back ends without transactions may end in the middle.
         pairs.iter().try_for_each(|(key, value)| self.write(|values| drop(values.insert(key.clone(), value.clone()))))
     }
 
-    fn delete_many(&self, keys: &[String]) -> Result<(), StateError> {
+    async fn delete_many(&self, keys: &[String]) -> Result<(), StateError> {
         keys.iter().try_for_each(|key| self.write(|values| drop(values.remove(key))))
     }
 
-    fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError> {
-        self.write(|values| increment(values, key, delta))
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError> {
+        self.write(|values| {
+            let old = values.get(key).map_or(0, |value| i64::from_le_bytes(value.as_slice().try_into().unwrap()));
+            values.insert(key.to_owned(), (old + delta).to_le_bytes().to_vec());
+            old + delta
+        })
     }
 
-    fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
-        self.write(|values| swap(values, key, expected, value))
-    }
-}
-
-/// One for several threads.
-#[derive(Default)]
-struct Shared(Mutex<BTreeMap<String, Vec<u8>>>);
-
-impl Bucket for Shared {
-    fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
-        std::thread::yield_now();
-        let values = self.0.lock().unwrap();
-        Ok(keys.iter().map(|key| values.get(key).cloned()).collect())
-    }
-
-    fn set_many(&self, pairs: &[(String, Vec<u8>)]) -> Result<(), StateError> {
-        std::thread::yield_now();
-        self.0.lock().unwrap().extend(pairs.iter().cloned());
-        Ok(())
-    }
-
-    fn delete_many(&self, keys: &[String]) -> Result<(), StateError> {
-        std::thread::yield_now();
-        let mut values = self.0.lock().unwrap();
-        keys.iter().for_each(|key| drop(values.remove(key)));
-        Ok(())
-    }
-
-    fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError> {
-        std::thread::yield_now();
-        Ok(increment(&mut self.0.lock().unwrap(), key, delta))
-    }
-
-    fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
-        std::thread::yield_now();
-        Ok(swap(&mut self.0.lock().unwrap(), key, expected, value))
+    async fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
+        let denies = self.0.lock().unwrap().denies_swaps;
+        self.write(|values| {
+            let is_there = values.get(key).is_some_and(|found| found == expected);
+            if is_there {
+                values.insert(key.to_owned(), value.to_vec());
+            }
+            is_there && !denies
+        })
     }
 }
+
+/// What a future gives that waits for nothing.
+fn now<T>(work: impl Future<Output = T>) -> T {
+    work.now_or_never().unwrap()
+}
+
+type Pipeline<'a> = Scope<'a, Memory, u64>;
 
 fn entry(key: &str, part: u64, value: &[u8]) -> Entry {
     Entry { key: key.to_owned(), part, version: 1, value: Some(value.to_vec()), wake_at: None, expires_at: None }
@@ -112,39 +91,39 @@ fn changes(area: &str, watermark: i64, entries: Vec<Entry>) -> Changes {
     Changes { area: area.to_owned(), entries, looked: watermark, watermark, called: 0 }
 }
 
-fn next(changes: Vec<Changes>) -> Next<'static> {
+fn next<M>(changes: Vec<Changes>) -> Next<'static, M> {
     Next { changes, ..Next::default() }
 }
 
 /// What a stage would do: adds a letter to part 0 of a key.
-fn append<B: Bucket>(scope: &Scope<'_, B>, key: &str, letter: u8) -> Result<(), StateError> {
-    let before = scope.begin()?;
+fn append(scope: &Pipeline<'_>, key: &str, letter: u8) -> Result<(), StateError> {
+    let before = now(scope.begin())?;
     let both = ["a", "b"].map(|name| {
         let area = before.areas.get(name).cloned().unwrap_or_default();
-        let found = scope.load(&area, vec![key.to_owned()], i64::MIN)?;
+        let found = now(scope.load(before.id, &area, vec![key.to_owned()], i64::MIN))?;
         let mut value = found.into_iter().next().and_then(|entry| entry.value).unwrap_or_default();
         value.push(letter);
         Ok(changes(name, i64::MIN, vec![entry(key, 0, &value)]))
     });
-    scope.commit(&before, next(both.into_iter().collect::<Result<_, StateError>>()?))
+    now(scope.commit(&before, next(both.into_iter().collect::<Result<_, StateError>>()?)))
 }
 
-fn read<B: Bucket>(scope: &Scope<'_, B>, area: &str, key: &str) -> Vec<u8> {
-    let root = scope.begin().unwrap();
+fn read(scope: &Pipeline<'_>, area: &str, key: &str) -> Vec<u8> {
+    let root = now(scope.begin()).unwrap();
     let area = root.areas.get(area).cloned().unwrap_or_default();
-    let found = scope.load(&area, vec![key.to_owned()], i64::MIN).unwrap();
+    let found = now(scope.load(root.id, &area, vec![key.to_owned()], i64::MIN)).unwrap();
     found.into_iter().next().and_then(|entry| entry.value).unwrap_or_default()
 }
 
 /// That nothing is stored but the last root, its pages, and what the next commit deletes.
-fn check_that_nothing_is_left_over(memory: &Memory, scope: &Scope<'_, Memory>) {
-    let root = scope.begin().unwrap();
+fn check_that_nothing_is_left_over<M: Meta + std::fmt::Debug>(memory: &Memory, scope: &Scope<'_, Memory, M>) {
+    let root = now(scope.begin()).unwrap();
     let leaves = root.areas.values().flat_map(|area| &area.leaves).map(|leaf| leaf.page);
     let answers = root.answers.iter().map(answers::Kept::page);
     let pages = leaves.chain(answers).chain(root.replaced.iter().copied()).chain([Page::root(root.id)]);
     let mut known: BTreeSet<String> = pages.map(|page| scope.page_key(page)).collect();
     known.extend([scope.head_key(), scope.attempts_key()]);
-    let found: BTreeSet<String> = memory.values.borrow().keys().cloned().collect();
+    let found: BTreeSet<String> = memory.0.lock().unwrap().values.keys().cloned().collect();
     assert_eq!(found.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
@@ -154,15 +133,15 @@ proptest! {
     #[test]
     fn a_commit_is_whole_or_not_there(steps in prop::collection::vec(("[xyz]", prop::option::of(0_u32..14)), 1..40)) {
         let memory = Memory::default();
-        let scope = Scope::of_pipeline(&memory, "p");
+        let scope = Pipeline::of_pipeline(&memory, "p");
         let mut expected: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         for (number, (key, writes)) in steps.into_iter().enumerate() {
             let letter = number as u8;
-            let before = scope.begin().unwrap().id;
-            memory.writes_left.set(writes);
+            let before = now(scope.begin()).unwrap().id;
+            memory.fail_after(writes);
             let done = append(&scope, &key, letter);
-            memory.heal();
-            let has_happened = scope.begin().unwrap().id != before;
+            memory.fail_after(None);
+            let has_happened = now(scope.begin()).unwrap().id != before;
             prop_assert_eq!(done.is_ok(), has_happened);
             if has_happened {
                 expected.entry(key).or_default().push(letter);
@@ -181,13 +160,13 @@ proptest! {
     #[test]
     fn the_tree_holds_what_it_was_given(steps in prop::collection::vec(step(), 1..20)) {
         let memory = Memory::default();
-        let scope = Scope::of_sessions(&memory, "s");
+        let scope = Pipeline::of_pipeline(&memory, "s");
         let mut model: BTreeMap<(String, u64), Entry> = BTreeMap::new();
         let mut watermark = 0;
         for Step { entries, advance } in steps {
             watermark += advance;
-            let before = scope.begin().unwrap();
-            scope.commit(&before, next(vec![changes("a", watermark, entries.clone())])).unwrap();
+            let before = now(scope.begin()).unwrap();
+            now(scope.commit(&before, next(vec![changes("a", watermark, entries.clone())]))).unwrap();
             for entry in entries {
                 let place = (entry.key.clone(), entry.part);
                 match entry.value {
@@ -196,14 +175,14 @@ proptest! {
                 }
             }
             model.retain(|_, entry| entry.expires_at.is_none_or(|end| end > watermark));
-            let root = scope.begin().unwrap();
+            let root = now(scope.begin()).unwrap();
             let area = root.areas.get("a").cloned().unwrap_or_default();
             let all: BTreeSet<String> = model.keys().map(|(key, _)| key.clone()).collect();
-            let found = scope.load(&area, all.into_iter().collect(), i64::MIN).unwrap();
+            let found = now(scope.load(root.id, &area, all.into_iter().collect(), i64::MIN)).unwrap();
             let expected: Vec<&Entry> = model.values().collect();
             prop_assert_eq!(found.iter().map(without_timer).collect::<Vec<_>>(), expected.into_iter().map(without_timer).collect::<Vec<_>>());
             for key in ["k0", "k5", "none"] {
-                let found = scope.load(&area, vec![key.to_owned()], i64::MIN).unwrap();
+                let found = now(scope.load(root.id, &area, vec![key.to_owned()], i64::MIN)).unwrap();
                 prop_assert_eq!(found.len(), model.keys().filter(|(known, _)| known == key).count());
             }
             check_that_nothing_is_left_over(&memory, &scope);
@@ -242,31 +221,36 @@ fn without_timer(entry: &Entry) -> Entry {
 }
 
 #[test]
+fn a_store_in_memory_is_a_bucket() {
+    now(testsuite::check(&Memory::default(), "here"));
+}
+
+#[test]
 fn leaves_are_as_small_as_they_are_to_be() {
     let memory = Memory::default();
-    let scope = Scope::of_pipeline(&memory, "p");
+    let scope = Pipeline::of_pipeline(&memory, "p");
     for round in 0..20 {
         let entries = (0..50).map(|at| entry(&format!("k{:03}", (at * 7 + round * 13) % 211), round, &[7; 1_000]));
-        scope.commit(&scope.begin().unwrap(), next(vec![changes("a", 0, entries.collect())])).unwrap();
+        now(scope.commit(&now(scope.begin()).unwrap(), next(vec![changes("a", 0, entries.collect())]))).unwrap();
     }
-    let root = scope.begin().unwrap();
+    let root = now(scope.begin()).unwrap();
     let area = &root.areas["a"];
     assert!(area.leaves.len() > 20, "{} leaves", area.leaves.len());
     assert!(area.leaves.iter().all(|leaf| leaf.bytes <= 34 << 10), "{:?}", area.leaves);
     assert!(area.leaves.is_sorted_by(|a, b| a.first < b.first));
     // A change of one key writes its leaf and the root, not all of them.
-    scope.commit(&root, next(vec![changes("a", 0, vec![entry("k003", 0, b"1")])])).unwrap();
-    assert!(scope.begin().unwrap().pages <= 2);
+    now(scope.commit(&root, next(vec![changes("a", 0, vec![entry("k003", 0, b"1")])]))).unwrap();
+    assert!(now(scope.begin()).unwrap().pages <= 2);
 }
 
 #[test]
 fn of_many_at_once_each_happens_once() {
-    let shared = Shared::default();
+    let shared = Memory::default();
     std::thread::scope(|threads| {
         for thread in 0..4 {
             let shared = &shared;
             threads.spawn(move || {
-                let scope = Scope::of_pipeline(shared, "p");
+                let scope = Pipeline::of_pipeline(shared, "p");
                 for _ in 0..50 {
                     while let Err(error) = append(&scope, "x", thread) {
                         assert_eq!(error, StateError::Conflict);
@@ -275,7 +259,7 @@ fn of_many_at_once_each_happens_once() {
             });
         }
     });
-    let scope = Scope::of_pipeline(&shared, "p");
+    let scope = Pipeline::of_pipeline(&shared, "p");
     let (a, b) = (read(&scope, "a", "x"), read(&scope, "b", "x"));
     assert_eq!(a, b);
     let count = |thread: u8| a.iter().filter(|letter| **letter == thread).count();
@@ -285,87 +269,132 @@ fn of_many_at_once_each_happens_once() {
 #[test]
 fn timers_bring_keys_along_and_what_is_over_is_gone() {
     let memory = Memory::default();
-    let scope = Scope::of_sessions(&memory, "aggregate");
+    let scope = Pipeline::of_pipeline(&memory, "aggregate");
     let timer = Entry { wake_at: Some(50), ..entry("x", 1, b"1") };
     let ending = Entry { expires_at: Some(30), ..entry("y", 2, b"2") };
-    let start = scope.begin().unwrap();
+    let start = now(scope.begin()).unwrap();
     let entries = vec![timer.clone(), ending.clone(), entry("z", 0, b"3")];
-    scope.commit(&start, next(vec![changes("s", 10, entries)])).unwrap();
-    let at = scope.begin().unwrap();
-    let load = |root: &Root, keys: &[&str], mark| {
-        scope.load(&root.areas["s"], keys.iter().map(|key| (*key).to_owned()).collect(), mark).unwrap()
+    now(scope.commit(&start, next(vec![changes("s", 10, entries)]))).unwrap();
+    let at = now(scope.begin()).unwrap();
+    let load = |root: &Root<u64>, keys: &[&str], mark| {
+        now(scope.load(root.id, &root.areas["s"], keys.iter().map(|key| (*key).to_owned()).collect(), mark)).unwrap()
     };
     assert_eq!(load(&at, &[], 49), []);
     assert_eq!(load(&at, &["y"], 49), [ending]);
     assert_eq!(load(&at, &["z"], 50), [timer.clone(), entry("z", 0, b"3")]);
     // The key with the timer was looked at and left as it was; the other has ended.
-    scope.commit(&at, next(vec![changes("s", 50, vec![entry("z", 0, b"4")])])).unwrap();
-    let at = scope.begin().unwrap();
+    now(scope.commit(&at, next(vec![changes("s", 50, vec![entry("z", 0, b"4")])]))).unwrap();
+    let at = now(scope.begin()).unwrap();
     assert_eq!(load(&at, &["y"], 60), []);
     assert_eq!(load(&at, &["x"], 60), [Entry { wake_at: None, ..timer }]);
     assert_eq!(load(&at, &[], 60), []);
     // A change says the timer of its key anew, a deletion too.
     let deletion = Entry { value: None, wake_at: Some(55), ..entry("x", 7, b"") };
-    scope.commit(&at, next(vec![changes("s", 50, vec![deletion])])).unwrap();
-    let at = scope.begin().unwrap();
+    now(scope.commit(&at, next(vec![changes("s", 50, vec![deletion])]))).unwrap();
+    let at = now(scope.begin()).unwrap();
     assert_eq!(load(&at, &[], 55).len(), 1);
-    scope.commit(&at, next(vec![changes("s", 50, vec![entry("x", 1, b"5")])])).unwrap();
-    assert_eq!(load(&scope.begin().unwrap(), &[], 60), []);
+    now(scope.commit(&at, next(vec![changes("s", 50, vec![entry("x", 1, b"5")])]))).unwrap();
+    assert_eq!(load(&now(scope.begin()).unwrap(), &[], 60), []);
     // A timer that its own change has left behind the watermark is looked at next.
-    let at = scope.begin().unwrap();
+    let at = now(scope.begin()).unwrap();
     let late = Entry { wake_at: Some(40), ..entry("x", 1, b"6") };
-    scope.commit(&at, next(vec![changes("s", 50, vec![late.clone()])])).unwrap();
-    assert_eq!(load(&scope.begin().unwrap(), &[], 51), [late]);
+    now(scope.commit(&at, next(vec![changes("s", 50, vec![late.clone()])]))).unwrap();
+    assert_eq!(load(&now(scope.begin()).unwrap(), &[], 51), [late]);
 }
 
 #[test]
 fn whoever_is_late_is_told() {
     let memory = Memory::default();
-    let scope = Scope::of_pipeline(&memory, "p");
+    let scope = Pipeline::of_pipeline(&memory, "p");
     append(&scope, "x", 1).unwrap();
-    let late = scope.begin().unwrap();
+    let late = now(scope.begin()).unwrap();
     append(&scope, "x", 2).unwrap();
     // What it needs is kept for as long as one commit, so that it reads one state; two later it is told.
-    assert_eq!(scope.load(&late.areas["a"], vec!["x".to_owned()], 0).unwrap(), [entry("x", 0, &[1])]);
+    assert_eq!(now(scope.load(late.id, &late.areas["a"], vec!["x".to_owned()], 0)).unwrap(), [entry("x", 0, &[1])]);
     append(&scope, "x", 3).unwrap();
-    assert_eq!(scope.load(&late.areas["a"], vec!["x".to_owned()], 0), Err(StateError::Conflict));
-    assert_eq!(scope.commit(&late, next(vec![changes("a", 9, Vec::new())])), Err(StateError::Conflict));
+    assert_eq!(now(scope.load(late.id, &late.areas["a"], vec!["x".to_owned()], 0)), Err(StateError::Conflict));
+    assert_eq!(now(scope.commit(&late, next(vec![changes("a", 9, Vec::new())]))), Err(StateError::Conflict));
     assert_eq!(read(&scope, "a", "x"), [1, 2, 3]);
     append(&scope, "x", 4).unwrap();
     append(&scope, "x", 5).unwrap();
     check_that_nothing_is_left_over(&memory, &scope);
 }
 
+/// A client that asks again after an answer was lost finds the value that it has put there itself.
 #[test]
-fn what_changes_nothing_is_not_written() {
+fn a_swap_that_has_happened_counts_whatever_is_answered() {
     let memory = Memory::default();
-    let scope = Scope::of_pipeline(&memory, "p");
-    scope.commit(&scope.begin().unwrap(), next(vec![changes("a", 5, Vec::new())])).unwrap();
-    memory.writes_left.set(Some(0));
-    let again = Next { times: Some((i64::MIN, i64::MIN)), ..next(vec![changes("a", 5, Vec::new())]) };
-    scope.commit(&scope.begin().unwrap(), again).unwrap();
+    let scope = Pipeline::of_pipeline(&memory, "p");
+    append(&scope, "x", 1).unwrap();
+    memory.0.lock().unwrap().denies_swaps = true;
+    append(&scope, "x", 2).unwrap();
+    memory.0.lock().unwrap().denies_swaps = false;
+    append(&scope, "x", 3).unwrap();
+    assert_eq!(read(&scope, "a", "x"), [1, 2, 3]);
+    check_that_nothing_is_left_over(&memory, &scope);
 }
 
 #[test]
-fn a_commit_and_an_area_have_limits() {
+fn a_page_that_somebody_else_has_deleted_is_named() {
     let memory = Memory::default();
-    let limits = Limits { area_bytes: 3_000, changes_bytes: 2_000, ..Limits::default() };
-    let scope = Scope::of_sessions(&memory, "s").with_limits(limits);
+    let scope = Pipeline::of_pipeline(&memory, "p");
+    append(&scope, "x", 1).unwrap();
+    memory.0.lock().unwrap().values.remove("tapeline/pipeline/p/1/1");
+    let root = now(scope.begin()).unwrap();
+    let missing = StateError::Corrupt("tapeline/pipeline/p/1/1".to_owned());
+    assert_eq!(now(scope.load(root.id, &root.areas["a"], vec!["x".to_owned()], 0)), Err(missing));
+}
+
+/// One event's mark may wake every key that many requests have brought.
+#[test]
+fn all_that_an_area_holds_may_change_at_once() {
+    let memory = Memory::default();
+    let limits = Limits { area_bytes: 300_000, ..Limits::default() };
+    let scope = Pipeline::of_pipeline(&memory, "p").with_limits(limits);
+    for part in 0..10 {
+        let with_timer = |at| Entry { wake_at: Some(60), ..entry(&format!("{part}-{at}"), 0, &[1; 200]) };
+        let entries = (0..100).map(with_timer).collect();
+        now(scope.commit(&now(scope.begin()).unwrap(), next(vec![changes("a", 1, entries)]))).unwrap();
+    }
+    let root = now(scope.begin()).unwrap();
+    let woken = now(scope.load(root.id, &root.areas["a"], Vec::new(), 60)).unwrap();
+    assert_eq!(woken.len(), 1_000);
+    let entries = woken.into_iter().map(|entry| Entry { value: Some(vec![2; 200]), wake_at: None, ..entry }).collect();
+    now(scope.commit(&root, next(vec![changes("a", 60, entries)]))).unwrap();
+}
+
+#[test]
+fn what_changes_nothing_is_not_written() {
+    let memory = Memory::default();
+    let scope = Pipeline::of_pipeline(&memory, "p");
+    now(scope.commit(&now(scope.begin()).unwrap(), next(vec![changes("a", 5, Vec::new())]))).unwrap();
+    memory.fail_after(Some(0));
+    let again = Next { meta: Some(0), ..next(vec![changes("a", 5, Vec::new())]) };
+    now(scope.commit(&now(scope.begin()).unwrap(), again)).unwrap();
+}
+
+#[test]
+fn an_area_has_a_limit() {
+    let memory = Memory::default();
+    let limits = Limits { area_bytes: 3_000, ..Limits::default() };
+    let scope = Pipeline::of_pipeline(&memory, "s").with_limits(limits);
     let commit = |name, key: &str, bytes| {
-        scope.commit(&scope.begin().unwrap(), next(vec![changes(name, 0, vec![entry(key, 0, &vec![0; bytes])])]))
+        now(scope
+            .commit(&now(scope.begin()).unwrap(), next(vec![changes(name, 0, vec![entry(key, 0, &vec![0; bytes])])])))
     };
-    assert!(matches!(commit("a", "x", 2_000), Err(StateError::TooLarge { max: 2_000, .. })));
     commit("a", "x", 1_800).unwrap();
     let full = commit("a", "y", 1_800);
     assert!(matches!(&full, Err(StateError::Full { area, max: 3_000, .. }) if area == "a"), "{full:?}");
+    let attempts = now(memory.get_many(&[scope.attempts_key()]));
+    assert!(commit("a", "y", 1_800).is_err() && now(memory.get_many(&[scope.attempts_key()])) == attempts);
     // Another one has its own room, and so has this one once something of it goes.
     commit("b", "y", 1_800).unwrap();
     commit("a", "x", 10).unwrap();
     commit("a", "y", 1_800).unwrap();
     // One that is forgotten is gone with all that it had.
-    let root = scope.begin().unwrap();
-    scope.commit(&root, Next { forgotten: Some("a".to_owned()), ..Next::default() }).unwrap();
-    assert_eq!(scope.begin().unwrap().areas.keys().collect::<Vec<_>>(), ["b"]);
+    let root = now(scope.begin()).unwrap();
+    now(scope.commit(&root, Next { forgotten: Some("a".to_owned()), ..Next::default() })).unwrap();
+    assert_eq!(now(scope.begin()).unwrap().areas.keys().collect::<Vec<_>>(), ["b"]);
     commit("b", "y", 20).unwrap();
     check_that_nothing_is_left_over(&memory, &scope);
 }
@@ -373,39 +402,41 @@ fn a_commit_and_an_area_have_limits() {
 #[test]
 fn the_area_that_was_called_longest_ago_makes_room() {
     let memory = Memory::default();
-    let scope = Scope::of_sessions(&memory, "s");
+    let scope = Pipeline::of_pipeline(&memory, "s");
     for (name, called) in [("a", 200), ("b", 100), ("c", 300)] {
         let changes = Changes { called, ..changes(name, i64::MIN, Vec::new()) };
-        scope.commit(&scope.begin().unwrap(), next(vec![changes])).unwrap();
+        now(scope.commit(&now(scope.begin()).unwrap(), next(vec![changes]))).unwrap();
     }
-    let root = scope.begin().unwrap();
+    let root = now(scope.begin()).unwrap();
     assert_eq!(root.room_for("d", 4, 0), Room::Free);
     assert_eq!(root.room_for("b", 3, 0), Room::Free);
     assert_eq!(root.room_for("d", 3, 99), Room::None);
     assert_eq!(root.room_for("d", 3, 250), Room::InPlaceOf("b".to_owned()));
     // A call is remembered to a minute, so that not each has to be written.
     let later = |called| vec![Changes { called, ..changes("b", i64::MIN, Vec::new()) }];
-    scope.commit(&root, next(later(150))).unwrap();
-    assert_eq!(scope.begin().unwrap(), root);
-    scope.commit(&root, next(later(160))).unwrap();
-    assert_eq!(scope.begin().unwrap().areas["b"].called, 160);
+    now(scope.commit(&root, next(later(150)))).unwrap();
+    assert_eq!(now(scope.begin()).unwrap(), root);
+    now(scope.commit(&root, next(later(160)))).unwrap();
+    assert_eq!(now(scope.begin()).unwrap().areas["b"].called, 160);
 }
 
 #[test]
 fn an_answer_is_given_again() {
     let memory = Memory::default();
     let limits = Limits { answers: 2, answers_bytes: 100, ..Limits::default() };
-    let scope = Scope::of_pipeline(&memory, "p").with_limits(limits);
-    let request = |key: &'static str| Request { key, body: b"body" };
-    let known = |request| scope.known(&scope.begin().unwrap(), request).unwrap();
+    let scope = Pipeline::of_pipeline(&memory, "p").with_limits(limits);
+    let request = |key: &'static str| Request { key, parameters: "", body: b"body" };
+    let known = |request| now(scope.known(&now(scope.begin()).unwrap(), request)).unwrap();
     let answer = |key, bytes: usize| {
         let answer = Some((request(key), vec![1; bytes]));
-        scope.commit(&scope.begin().unwrap(), Next { answer, ..Next::default() }).unwrap();
+        now(scope.commit(&now(scope.begin()).unwrap(), Next { answer, ..Next::default() })).unwrap();
     };
     assert_eq!(known(request("a")), Known::New);
     answer("a", 10);
     assert_eq!(known(request("a")), Known::Answered(vec![1; 10]));
-    assert_eq!(known(Request { key: "a", body: b"other" }), Known::OtherBody);
+    for other in [Request { body: b"other", ..request("a") }, Request { parameters: "format=x", ..request("a") }] {
+        assert_eq!(known(other), Known::OtherRequest);
+    }
     answer("b", 20);
     answer("c", 30);
     assert_eq!(known(request("a")), Known::New, "there is room for two");
@@ -420,12 +451,12 @@ fn an_answer_is_given_again() {
 #[test]
 fn what_is_none_of_ours_is_named() {
     let memory = Memory::default();
-    let scope = Scope::of_pipeline(&memory, "p/q");
-    memory.values.borrow_mut().insert("tapeline/pipeline/p%2Fq/head".to_owned(), b"what".to_vec());
-    assert_eq!(scope.begin(), Err(StateError::Corrupt("tapeline/pipeline/p%2Fq/head".to_owned())));
-    memory.values.borrow_mut().insert("tapeline/pipeline/p%2Fq/head".to_owned(), 7_u64.to_le_bytes().to_vec());
-    assert_eq!(scope.begin(), Err(StateError::Corrupt("tapeline/pipeline/p%2Fq/7/0".to_owned())));
+    let scope = Pipeline::of_pipeline(&memory, "p/q");
+    memory.put("tapeline/pipeline/p%2Fq/head", b"what");
+    assert_eq!(now(scope.begin()), Err(StateError::Corrupt("tapeline/pipeline/p%2Fq/head".to_owned())));
+    memory.put("tapeline/pipeline/p%2Fq/head", &7_u64.to_le_bytes());
+    assert_eq!(now(scope.begin()), Err(StateError::Corrupt("tapeline/pipeline/p%2Fq/7/0".to_owned())));
     // What Redis makes of a new number.
-    memory.values.borrow_mut().insert("tapeline/pipeline/p%2Fq/head".to_owned(), b"0".to_vec());
-    assert_eq!(scope.begin(), Ok(Root::default()));
+    memory.put("tapeline/pipeline/p%2Fq/head", b"0");
+    assert_eq!(now(scope.begin()), Ok(Root::<u64>::default()));
 }

@@ -15,7 +15,7 @@ const RECORD_BYTES: usize = 32;
 
 /// What was committed, without the entries themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Root {
+pub struct Root<M> {
     /// The attempt that wrote it; 0 before the first.
     pub(super) id: u64,
     /// The root that it began from.
@@ -24,25 +24,22 @@ pub struct Root {
     pub(super) pages: u32,
     /// Pages of the roots before that are none of its own.
     pub(super) replaced: Vec<Page>,
-    /// The newest event time; `i64::MIN` before the first.
-    pub newest: i64,
-    /// The watermark; `i64::MIN` before the first.
-    pub watermark: i64,
+    /// What was committed along with the state.
+    pub meta: M,
     /// By name.
     pub areas: BTreeMap<String, Area>,
     /// Answers for those who ask again, the oldest first.
     pub(super) answers: Vec<Kept>,
 }
 
-impl Default for Root {
+impl<M: Default> Default for Root<M> {
     fn default() -> Self {
         Self {
             id: 0,
             previous: 0,
             pages: 0,
             replaced: Vec::new(),
-            newest: i64::MIN,
-            watermark: i64::MIN,
+            meta: M::default(),
             areas: BTreeMap::new(),
             answers: Vec::new(),
         }
@@ -51,7 +48,7 @@ impl Default for Root {
 
 /// Whether there is room for an area.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Room {
+pub(super) enum Room {
     /// It is there already, or there is.
     Free,
     /// There is if this one is forgotten.
@@ -60,10 +57,15 @@ pub enum Room {
     None,
 }
 
-impl Root {
+impl<M> Root<M> {
+    /// Its number; 0 before the first.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Whether an area of this name has room among so many. One that was called at `idle_since` for the last time, or
     /// before it, may be forgotten.
-    pub fn room_for(&self, name: &str, areas_max: usize, idle_since: u64) -> Room {
+    pub(super) fn room_for(&self, name: &str, areas_max: usize, idle_since: u64) -> Room {
         if self.areas.contains_key(name) || self.areas.len() < areas_max {
             return Room::Free;
         }

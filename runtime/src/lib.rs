@@ -1,0 +1,9 @@
+//! Runs compiled components: engine, limits, instances, and what they find around them. Knows WebAssembly, nothing of
+//! pipelines or stores, and has no compiler: compiled code comes from a program that has one.
+
+mod engine;
+mod instance;
+mod wasi;
+
+pub use engine::{COMPONENT_BYTES_MAX, Component, Engine, RuntimeError, digest, hex};
+pub use instance::{Fault, Instance, Limits, WasmInstance, instantiate, setting_text};
