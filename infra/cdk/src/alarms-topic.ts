@@ -1,4 +1,4 @@
-import { Aws, RemovalPolicy } from "aws-cdk-lib";
+import { Aws, Duration, RemovalPolicy } from "aws-cdk-lib";
 import { PolicyStatement, ServicePrincipal } from "aws-cdk-lib/aws-iam";
 import { Key } from "aws-cdk-lib/aws-kms";
 import { Topic } from "aws-cdk-lib/aws-sns";
@@ -23,7 +23,8 @@ export class AlarmsTopic extends Construct {
     this.#key = new Key(this, "Key", {
       description: `Tapeline ${pipeline}: alarms`,
       enableKeyRotation: true,
-      // Nothing is kept under it.
+      // Nothing is kept under it, so that nobody needs time to think again.
+      pendingWindow: Duration.days(7),
       removalPolicy: RemovalPolicy.DESTROY,
     });
     this.#key.addToResourcePolicy(cloudWatch(["kms:Decrypt", "kms:GenerateDataKey"], "*"));

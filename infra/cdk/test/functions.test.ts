@@ -100,7 +100,7 @@ describe("an environment over 4 KB", () => {
 
   it("names the function, its size and what may be done", () => {
     expect(() => new Synthesized({}, text(4096))).toThrow(
-      /\[tapeline-x\/Stages\/a\] function a: \d{4} bytes of environment instead of at most 4096, \d{4} of them in TAPELINE_STAGES: shorten/,
+      /function a: \d{4} bytes of environment instead of at most 4096, \d{4} of them in TAPELINE_STAGES: shorten/,
     );
   });
 
