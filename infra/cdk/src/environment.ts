@@ -1,3 +1,5 @@
+import { Wrong } from "./wrong.ts";
+
 /**
  * What a function is told: the whole contract between this stack and the program `bootstrap`. Durations are texts as in
  * the pipeline file; "JSON" is one line of it.
@@ -61,19 +63,18 @@ export class Environment {
     this.#addresses.add(variable);
   }
 
-  /** Says why the environment is too large, if it is. */
-  check(functionName: string, stackName: string): string[] {
+  /** Refuses what is too large, and says how large it is. */
+  check(functionName: string, stackName: string): void {
     const address = "x".repeat(ADDRESS_BYTES + stackName.length);
     const values = [...this.#texts, ...[...this.#addresses].map((variable) => [variable, address] as const)];
     const bytes = jsonBytes(Object.fromEntries(values));
-    if (bytes <= ENVIRONMENT_BYTES_MAX) {
-      return [];
+    if (bytes > ENVIRONMENT_BYTES_MAX) {
+      const stages = jsonBytes(this.#texts.get(VARIABLES.stages) ?? "");
+      throw new Wrong(
+        `function ${functionName}: ${bytes} bytes of environment instead of at most ${ENVIRONMENT_BYTES_MAX}, ` +
+          `${stages} of them in ${VARIABLES.stages}: shorten the settings of its stages, or fuse fewer of them`,
+      );
     }
-    const stages = jsonBytes(this.#texts.get(VARIABLES.stages) ?? "");
-    return [
-      `function ${functionName}: ${bytes} bytes of environment instead of at most ${ENVIRONMENT_BYTES_MAX}, ` +
-        `${stages} of them in ${VARIABLES.stages}: shorten the settings of its stages, or fuse fewer of them`,
-    ];
   }
 }
 

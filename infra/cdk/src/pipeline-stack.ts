@@ -42,6 +42,9 @@ export class PipelineStack extends Stack {
     first.hop.openTo(first.stageFunction, VARIABLES.inQueueUrl);
     tellEnds(pipeline, settings, first.stageFunction, last.stageFunction);
     const token = this.token(pipeline.name, settings, functions);
+    for (const stageFunction of functions) {
+      stageFunction.check();
+    }
 
     const http = new HttpTrigger(this, "Http", {
       pipeline: pipeline.name,

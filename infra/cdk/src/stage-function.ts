@@ -53,8 +53,6 @@ export class StageFunction extends Construct {
     this.tell(VARIABLES.pipeline, pipeline.name);
     this.tell(VARIABLES.stages, JSON.stringify(stages.map(stageSpec)));
     this.tell(VARIABLES.partitions, String(settings.partitions));
-    const stackName = Stack.of(this).stackName;
-    this.node.addValidation({ validate: () => this.#environment.check(id, stackName) });
   }
 
   /** Sets a variable. */
@@ -70,6 +68,11 @@ export class StageFunction extends Construct {
     for (const grant of grants) {
       this.allow(grant);
     }
+  }
+
+  /** Refuses an environment that Lambda would refuse; when all is said. */
+  check(): void {
+    this.#environment.check(this.node.id, Stack.of(this).stackName);
   }
 
   allow(grant: Grant): void {
