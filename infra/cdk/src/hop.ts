@@ -1,0 +1,76 @@
+import { Duration, type RemovalPolicy } from "aws-cdk-lib";
+import { EventSourceMapping } from "aws-cdk-lib/aws-lambda";
+import { DeduplicationScope, FifoThroughputLimit, Queue, QueueEncryption, type QueueProps } from "aws-cdk-lib/aws-sqs";
+import { Construct } from "constructs";
+import { type Span, seconds } from "./duration.ts";
+import { VARIABLES, type Variable } from "./environment.ts";
+import type { StageFunction } from "./stage-function.ts";
+
+/** What AWS asks for: while a call is throttled and tried again, its messages must not come back to others. */
+const VISIBILITY_TIMEOUTS = 6;
+/** The longest that SQS knows: after a weekend and a week of holidays nothing is gone. */
+const RETENTION = Duration.days(14);
+/**
+ * A record that a stage cannot take is put aside by the function, with its reason. So what comes back whole was a crash,
+ * a throttled call or a service that was down: four more tries, a visibility timeout apart, outlast what is short; what is
+ * not short must not hold up its partition for ever.
+ */
+const RECEIVES_MAX = 5;
+/** Messages hold many records already, and those of a call fail and wait together. */
+const BATCH_MESSAGES_MAX = 10;
+
+export interface HopProps {
+  /** Of the function that reads it. */
+  readonly timeout: Span;
+  readonly removalPolicy: RemovalPolicy;
+}
+
+/** The way into a function: a FIFO queue with a group for each partition, and where its messages end that never pass. */
+export class Hop extends Construct {
+  readonly queue: Queue;
+  readonly deadLetters: Queue;
+  readonly visibilityTimeout: Duration;
+
+  constructor(scope: Construct, id: string, props: HopProps) {
+    super(scope, id);
+    this.visibilityTimeout = Duration.seconds(VISIBILITY_TIMEOUTS * seconds(props.timeout));
+    const shared: QueueProps = {
+      fifo: true,
+      // Who sends names its messages: equal bytes may be two messages.
+      contentBasedDeduplication: false,
+      // Together these two lift the limit of 300 calls a second from the queue to each partition.
+      deduplicationScope: DeduplicationScope.MESSAGE_GROUP,
+      fifoThroughputLimit: FifoThroughputLimit.PER_MESSAGE_GROUP_ID,
+      // Costs nothing and needs no grant; the queue's policy says who reads.
+      encryption: QueueEncryption.SQS_MANAGED,
+      enforceSSL: true,
+      retentionPeriod: RETENTION,
+      removalPolicy: props.removalPolicy,
+    };
+    this.deadLetters = new Queue(this, "DeadLetters", shared);
+    this.queue = new Queue(this, "Queue", {
+      ...shared,
+      visibilityTimeout: this.visibilityTimeout,
+      deadLetterQueue: { queue: this.deadLetters, maxReceiveCount: RECEIVES_MAX },
+    });
+  }
+
+  /** Calls a function with what arrives. */
+  feed(reader: StageFunction): void {
+    reader.reach(VARIABLES.inQueueUrl, this.queue.queueUrl, {
+      actions: ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"],
+      resources: [this.queue.queueArn],
+    });
+    new EventSourceMapping(this, "Mapping", {
+      target: reader.lambda,
+      eventSourceArn: this.queue.queueArn,
+      batchSize: BATCH_MESSAGES_MAX,
+      reportBatchItemFailures: true,
+    });
+  }
+
+  /** Lets a function send. */
+  openTo(sender: StageFunction, variable: Variable): void {
+    sender.reach(variable, this.queue.queueUrl, { actions: ["sqs:SendMessage"], resources: [this.queue.queueArn] });
+  }
+}

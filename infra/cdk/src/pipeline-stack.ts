@@ -1,0 +1,154 @@
+import { CfnOutput, RemovalPolicy, Stack, Tags } from "aws-cdk-lib";
+import { Code } from "aws-cdk-lib/aws-lambda";
+import { Construct } from "constructs";
+import { AlarmsTopic } from "./alarms-topic.ts";
+import { VARIABLES } from "./environment.ts";
+import { Hop } from "./hop.ts";
+import { HttpTrigger } from "./http-trigger.ts";
+import { Monitoring, type Segment } from "./monitoring.ts";
+import type { Pipeline } from "./pipeline.ts";
+import { ScheduleTrigger } from "./schedule-trigger.ts";
+import type { Settings } from "./settings.ts";
+import { StageFunction } from "./stage-function.ts";
+import { Stores } from "./stores.ts";
+import { Token } from "./token.ts";
+
+export interface PipelineStackProps {
+  readonly pipeline: Pipeline;
+  readonly settings: Settings;
+  /** The folder with `bootstrap` and the compiled components. */
+  readonly package: string;
+}
+
+/** A pipeline: its functions, the hops between them, its stores and triggers, and what watches over it. */
+export class PipelineStack extends Stack {
+  constructor(scope: Construct, { pipeline, settings, package: folder }: PipelineStackProps) {
+    super(scope, `tapeline-${pipeline.name}`, { description: `The Tapeline pipeline ${pipeline.name}` });
+    Tags.of(this).add("tapeline:pipeline", pipeline.name);
+    const removalPolicy = settings.keepData ? RemovalPolicy.RETAIN : RemovalPolicy.DESTROY;
+    const stores = new Stores(this, "Stores", { removalPolicy });
+    const alarms = new AlarmsTopic(this, "Alarms", { pipeline: pipeline.name, email: settings.alarmsEmail });
+    const segments = this.segments(pipeline, settings, Code.fromAsset(folder), removalPolicy);
+    const functions = segments.map((segment) => segment.stageFunction);
+    const [first, last] = ends(segments);
+
+    for (const stageFunction of functions) {
+      stores.openTo(stageFunction);
+    }
+    stores.openToWriter(last.stageFunction);
+    alarms.openTo(last.stageFunction);
+    connect(segments);
+    // What comes in by HTTP waits in the first queue like anything else.
+    first.hop.openTo(first.stageFunction, VARIABLES.inQueueUrl);
+    tellEnds(pipeline, settings, first.stageFunction, last.stageFunction);
+    const token = this.token(pipeline.name, settings, functions);
+    for (const stageFunction of functions) {
+      stageFunction.check();
+    }
+
+    const http = new HttpTrigger(this, "Http", {
+      pipeline: pipeline.name,
+      settings,
+      functions,
+      first: first.stageFunction,
+    });
+    if (settings.schedule !== undefined) {
+      new ScheduleTrigger(this, "Schedule", {
+        pipeline: pipeline.name,
+        schedule: settings.schedule,
+        target: first.stageFunction,
+      });
+    }
+    new Monitoring(this, "Monitoring", { pipeline: pipeline.name, segments, topic: alarms.topic });
+    this.outputs({ http, stores, alarms, segments, token });
+  }
+
+  private segments(pipeline: Pipeline, settings: Settings, code: Code, removalPolicy: RemovalPolicy): Segment[] {
+    // Scopes of their own, so that a stage may be called as it likes.
+    const stages = new Construct(this, "Stages");
+    const hops = new Construct(this, "Hops");
+    return settings.groups.map((group) => {
+      const name = group.map((stage) => stage.name).join("+");
+      return {
+        name,
+        stageFunction: new StageFunction(stages, name, { pipeline, settings, stages: group, code }),
+        // By the stage that it leads to, so that the queue stays when stages behind that one are fused with it.
+        hop: new Hop(hops, firstOf(group).name, { timeout: settings.timeout, removalPolicy }),
+      };
+    });
+  }
+
+  private token(pipeline: string, settings: Settings, functions: readonly StageFunction[]): Token | undefined {
+    if (settings.authorization !== "token") {
+      return undefined;
+    }
+    const token = new Token(this, "Token", pipeline);
+    for (const stageFunction of functions) {
+      token.openTo(stageFunction);
+    }
+    return token;
+  }
+
+  private outputs(parts: {
+    http: HttpTrigger;
+    stores: Stores;
+    alarms: AlarmsTopic;
+    segments: readonly Segment[];
+    token: Token | undefined;
+  }): void {
+    const { http, stores, alarms, segments, token } = parts;
+    this.output("ApiUrl", http.url);
+    this.output("StateTable", stores.state.tableName);
+    this.output("RowsTable", stores.rows.tableName);
+    this.output("DeadLettersTable", stores.deadLetters.tableName);
+    this.output("ObjectsBucket", stores.objects.bucketName);
+    this.output("ComponentsBucket", stores.components.bucketName);
+    this.output("AlarmsTopicArn", alarms.topic.topicArn);
+    if (token !== undefined) {
+      this.output("TokenSecretArn", token.secret.secretArn);
+    }
+    for (const { name, stageFunction, hop } of segments) {
+      this.output(`Function${pascal(name)}`, stageFunction.lambda.functionName);
+      this.output(`Queue${pascal(name)}`, hop.queue.queueUrl);
+      this.output(`DeadLetterQueue${pascal(name)}`, hop.deadLetters.queueUrl);
+    }
+  }
+
+  private output(name: string, value: string): void {
+    new CfnOutput(this, name, { value });
+  }
+}
+
+function connect(segments: readonly Segment[]): void {
+  segments.forEach(({ hop, stageFunction }, at) => {
+    hop.feed(stageFunction);
+    segments[at + 1]?.hop.openTo(stageFunction, VARIABLES.outQueueUrl);
+  });
+}
+
+/** What only the first and the last function are told. */
+function tellEnds(pipeline: Pipeline, settings: Settings, first: StageFunction, last: StageFunction): void {
+  first.tell(VARIABLES.format, pipeline.format);
+  first.tell(VARIABLES.watermark, JSON.stringify(pipeline.watermark));
+  if (settings.rowsExpire !== undefined) {
+    last.tell(VARIABLES.rowsExpire, settings.rowsExpire.text);
+  }
+}
+
+function ends(segments: readonly Segment[]): [Segment, Segment] {
+  return [firstOf(segments), firstOf(segments.toReversed())];
+}
+
+/** Of a list that is known to have something in it. */
+function firstOf<Item>(items: readonly Item[]): Item {
+  const [first] = items;
+  if (first === undefined) {
+    throw new Error("a pipeline has two stages at least");
+  }
+  return first;
+}
+
+/** The name of an output has letters and digits only. */
+function pascal(name: string): string {
+  return name.replace(/(?:^|[^a-z0-9]+)([a-z0-9])/g, (_, letter: string) => letter.toUpperCase()).replace(/\W/g, "");
+}

@@ -1,0 +1,124 @@
+import { Duration, RemovalPolicy, Stack, Validations } from "aws-cdk-lib";
+import { type Attribute, AttributeType, BillingMode, Table, TableEncryption } from "aws-cdk-lib/aws-dynamodb";
+import { BlockPublicAccess, Bucket, BucketEncryption, type CfnBucket } from "aws-cdk-lib/aws-s3";
+import { Construct } from "constructs";
+import { VARIABLES } from "./environment.ts";
+import type { StageFunction } from "./stage-function.ts";
+
+/** Where items say when they may go. */
+const TTL_ATTRIBUTE = "expires";
+/** An upload that was not finished in a day never is. */
+const UPLOAD_AGE_MAX = Duration.days(1);
+/** What was overwritten by mistake can be had back for a month. */
+const NONCURRENT_AGE_MAX = Duration.days(30);
+
+export interface StoresProps {
+  readonly removalPolicy: RemovalPolicy;
+}
+
+/** What a pipeline keeps: tables for state, rows and dead letters, buckets for files and components. */
+export class Stores extends Construct {
+  readonly state: Table;
+  readonly rows: Table;
+  readonly deadLetters: Table;
+  readonly objects: Bucket;
+  readonly components: Bucket;
+
+  constructor(scope: Construct, id: string, { removalPolicy }: StoresProps) {
+    super(scope, id);
+    this.state = this.table("State", removalPolicy, text("key"));
+    this.rows = this.table("Rows", removalPolicy, text("table_symbol"), text("at"));
+    this.deadLetters = this.table("DeadLetters", removalPolicy, text("stage"), text("at"));
+    this.objects = this.bucket("Objects", removalPolicy);
+    this.components = this.bucket("Components", removalPolicy);
+  }
+
+  /** What every function needs: state, components and a place for what it cannot take. */
+  openTo(stage: StageFunction): void {
+    stage.reach(VARIABLES.stateTable, this.state.tableName, {
+      actions: [
+        "dynamodb:GetItem",
+        "dynamodb:BatchGetItem",
+        "dynamodb:PutItem",
+        "dynamodb:BatchWriteItem",
+        "dynamodb:UpdateItem",
+        "dynamodb:DeleteItem",
+      ],
+      resources: [this.state.tableArn],
+    });
+    stage.reach(VARIABLES.deadLettersTable, this.deadLetters.tableName, {
+      actions: ["dynamodb:PutItem", "dynamodb:BatchWriteItem"],
+      resources: [this.deadLetters.tableArn],
+    });
+    stage.reach(VARIABLES.componentsBucket, this.components.bucketName, {
+      actions: ["s3:GetObject"],
+      resources: [this.components.arnForObjects("*")],
+    });
+    anyObject(
+      stage,
+      this.components,
+      "Components are named by their digests, which are not known before they are pushed.",
+    );
+  }
+
+  /** What only the writer needs. */
+  openToWriter(writer: StageFunction): void {
+    writer.reach(VARIABLES.rowsTable, this.rows.tableName, {
+      actions: ["dynamodb:PutItem", "dynamodb:BatchWriteItem"],
+      resources: [this.rows.tableArn],
+    });
+    writer.reach(VARIABLES.objectsBucket, this.objects.bucketName, {
+      actions: ["s3:GetObject", "s3:PutObject"],
+      resources: [this.objects.arnForObjects("*")],
+    });
+    anyObject(
+      writer,
+      this.objects,
+      "The writer names files by dataset, day and symbol, and the bucket holds nothing else.",
+    );
+  }
+
+  private table(id: string, removalPolicy: RemovalPolicy, partitionKey: Attribute, sortKey?: Attribute): Table {
+    return new Table(this, id, {
+      partitionKey,
+      ...(sortKey === undefined ? {} : { sortKey }),
+      billingMode: BillingMode.PAY_PER_REQUEST,
+      pointInTimeRecoverySpecification: { pointInTimeRecoveryEnabled: true },
+      timeToLiveAttribute: TTL_ATTRIBUTE,
+      // Its use is in the account's trail, and no role needs a grant. A key of our own would cost a dollar a month each,
+      // and what is kept could not be read any more once it went with its stack.
+      encryption: TableEncryption.AWS_MANAGED,
+      removalPolicy,
+    });
+  }
+
+  private bucket(id: string, removalPolicy: RemovalPolicy): Bucket {
+    const bucket = new Bucket(this, id, {
+      encryption: BucketEncryption.S3_MANAGED,
+      blockPublicAccess: BlockPublicAccess.BLOCK_ALL,
+      enforceSSL: true,
+      versioned: true,
+      lifecycleRules: [
+        { abortIncompleteMultipartUploadAfter: UPLOAD_AGE_MAX, noncurrentVersionExpiration: NONCURRENT_AGE_MAX },
+      ],
+      removalPolicy,
+      autoDeleteObjects: removalPolicy === RemovalPolicy.DESTROY,
+    });
+    Validations.of(bucket).acknowledge({
+      id: "AwsSolutions-S1",
+      reason:
+        "Only roles of this account reach it, and CloudTrail can log what they read and write; access logs would be " +
+        "another bucket that grows with every file that is written.",
+    });
+    return bucket;
+  }
+}
+
+function text(name: string): Attribute {
+  return { name, type: AttributeType.STRING };
+}
+
+function anyObject(stage: StageFunction, bucket: Bucket, reason: string): void {
+  const logicalId = Stack.of(bucket).getLogicalId(bucket.node.defaultChild as CfnBucket);
+  Validations.of(stage).acknowledge({ id: `AwsSolutions-IAM5[Resource::<${logicalId}.Arn>/*]`, reason });
+}

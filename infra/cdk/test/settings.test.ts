@@ -1,0 +1,130 @@
+import { describe, expect, it } from "vitest";
+import { parsePipeline } from "../src/pipeline.ts";
+import { resolvePackage, resolveSettings } from "../src/settings.ts";
+import type { Context } from "./stack.ts";
+
+const STAGES = ["a", "b", "c", "d"].map((name) => `[[stages]]\nname = "${name}"\n`).join("");
+
+function settings(aws: string, context: Context = {}) {
+  return resolveSettings(parsePipeline(`name = "x"\n[aws]\n${aws}\n${STAGES}`), (key) => context[key]);
+}
+
+describe("settings", () => {
+  it("have the defaults that are documented", () => {
+    const { groups, timeout, ...rest } = settings("");
+    expect(rest).toEqual({
+      architecture: "x86_64",
+      authorization: "iam",
+      partitions: 1,
+      memory_mib: 512,
+      concurrency: 1,
+      keepData: false,
+      alarmsEmail: undefined,
+      logRetentionDays: 14,
+      rowsExpire: undefined,
+      schedule: undefined,
+    });
+    expect(timeout.text).toBe("30s");
+    expect(groups.map((stages) => stages.map((stage) => stage.name))).toEqual([["a"], ["b"], ["c"], ["d"]]);
+  });
+
+  it("are taken from [aws]", () => {
+    const aws = `
+      architecture = "arm64"
+      authorization = "token"
+      partitions = 8
+      fuse = [["b", "c"]]
+      memory_mib = 1024
+      concurrency = "unreserved"
+      timeout = "1m"
+      keep_data = true
+      alarms_email = "ops@example.com"
+      log_retention_days = 365
+      rows_expire = "90d"
+      schedule = "cron(0 8 * * ? *)"`;
+    expect(settings(aws)).toMatchObject({
+      architecture: "arm64",
+      authorization: "token",
+      partitions: 8,
+      memory_mib: 1024,
+      concurrency: undefined,
+      timeout: { text: "1m" },
+      keepData: true,
+      alarmsEmail: "ops@example.com",
+      logRetentionDays: 365,
+      rowsExpire: { text: "90d" },
+      schedule: "cron(0 8 * * ? *)",
+    });
+    expect(settings(aws).groups.map((stages) => stages.length)).toEqual([1, 2, 1]);
+  });
+
+  it("are taken from the context first", () => {
+    const context = { partitions: "2", keep: "false", fuse: '[["b","c"]]', timeout: "40s" };
+    expect(settings('partitions = 8\nkeep_data = true\ntimeout = "1m"', context)).toMatchObject({
+      partitions: 2,
+      concurrency: 2,
+      keepData: false,
+      groups: [{ length: 1 }, { length: 2 }, { length: 1 }],
+      timeout: { text: "40s" },
+    });
+  });
+});
+
+/** What is wrong in `[aws]`, and what is said about it. */
+const WRONG: readonly (readonly [aws: string, expected: string])[] = [
+  ["partition = 1", "aws.partition: no such key; there are architecture, authorization, partitions, fuse,"],
+  ["partitions = 0", "aws.partitions: 0 instead of 1 to 256"],
+  ["partitions = 257", "aws.partitions: 257 instead of 1 to 256"],
+  ['partitions = "2"', 'aws.partitions: "2" instead of 1 to 256'],
+  ['architecture = "arm"', 'aws.architecture: "arm" instead of "x86_64" or "arm64"'],
+  ['authorization = "none"', 'aws.authorization: "none" instead of "iam" or "token"'],
+  ["memory_mib = 64", "aws.memory_mib: 64 instead of 128 to 10240"],
+  ["concurrency = 0", "aws.concurrency: 0 instead of 1 to 1000"],
+  ['concurrency = "many"', 'aws.concurrency: "many" instead of 1 to 1000 or "unreserved"'],
+  ['timeout = "16m"', 'aws.timeout: "16m" instead of whole seconds from 1s to 900s'],
+  ['timeout = "20500ms"', 'aws.timeout: "20500ms" instead of whole seconds from 1s to 900s'],
+  ['timeout = "5s"', 'aws.timeout: "5s" instead of more than the 5s that a may take for a batch'],
+  [
+    'timeout = "10s"\nfuse = [["b", "c"]]',
+    'aws.timeout: "10s" instead of more than the 10s that b and c may take for a batch',
+  ],
+  ["keep_data = 1", "aws.keep_data: 1 instead of true or false"],
+  ['alarms_email = "me"', 'aws.alarms_email: "me" instead of an address such as you@example.com'],
+  ["log_retention_days = 15", "aws.log_retention_days: 15 instead of one of 1, 3, 5, 7, 14,"],
+  ['rows_expire = "never"', 'aws.rows_expire: "never" instead of a duration such as "5m", "250ms" or "1h 30m"'],
+  ['schedule = "1m"', 'aws.schedule: "1m" instead of "rate(1 minute)" or "cron(0 8 * * ? *)"'],
+  ['fuse = ["b", "c"]', 'aws.fuse: ["b","c"] instead of lists of names such as [["dedup", "enrich"]]'],
+  ['fuse = [["b", "x"]]', 'aws.fuse: [["b","x"]] instead of names of stages: a, b, c, d'],
+  ...['[["a", "b"]]', '[["c", "d"]]', '[["c", "b"]]'].map(
+    (fuse) =>
+      [
+        `fuse = ${fuse}`,
+        `aws.fuse: ${fuse.replaceAll(", ", ",")} instead of neighbours in the order of the data, without the first`,
+      ] as const,
+  ),
+];
+
+describe("settings that are wrong", () => {
+  it.each(WRONG)("are told so: %s", (aws, expected) => {
+    expect(() => settings(aws)).toThrow(expected);
+  });
+
+  it("are named as the context has them", () => {
+    expect(() => settings("", { keep: "maybe" })).toThrow('-c keep: "maybe" instead of true or false');
+    expect(() => settings("", { partitions: "0" })).toThrow("-c partitions: 0 instead of 1 to 256");
+  });
+});
+
+describe("the package", () => {
+  it("is looked for where it is built, and its absence names what builds it", () => {
+    expect(() => resolvePackage(() => undefined, "arm64")).toThrow(
+      "-c package: no bootstrap in ../../target/lambda/arm64; `cargo xtask lambda` builds it",
+    );
+  });
+
+  it("needs a bootstrap", () => {
+    expect(resolvePackage(() => "test/package", "x86_64")).toBe("test/package");
+    expect(() => resolvePackage(() => "src", "x86_64")).toThrow("no bootstrap in src");
+    expect(() => resolvePackage(() => true, "x86_64")).toThrow("-c package: true instead of a folder");
+  });
+});
