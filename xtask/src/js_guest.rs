@@ -110,7 +110,7 @@ impl Place {
     }
 }
 
-fn check_node() -> Result<()> {
+pub(crate) fn check_node() -> Result<()> {
     let version = process::read(Command::new("node").arg("--version")).with_context(|| {
         format!("Node.js {NODE_MAJOR_MIN} or later is not on the path; https://nodejs.org/en/download has it")
     })?;
@@ -126,7 +126,7 @@ fn major(version: &str) -> Option<u32> {
 }
 
 /// The standard library may hash otherwise in its next version; then the component is built once more.
-fn digest_of(files: &[PathBuf]) -> Result<u64> {
+pub(crate) fn digest_of(files: &[PathBuf]) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     for file in files {
         let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;

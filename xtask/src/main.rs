@@ -5,6 +5,7 @@
 mod bench;
 mod browser;
 mod build;
+mod cdk;
 mod check;
 mod guest;
 mod js_guest;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::test_report::TestReport;
 use crate::workspace::Workspace;
-use crate::{browser, guest, js_guest, nats_server, process};
+use crate::{browser, cdk, guest, js_guest, nats_server, process};
 
 /// Why a test of ours is ignored; no other reason is accepted in review.
 const SKIP_REASON: &str =
@@ -25,6 +25,7 @@ const SKIP_REASON: &str =
 pub(crate) fn run(workspace: &Workspace, args: &[String], program_args: &[String]) -> Result<ExitCode> {
     browser::set_up();
     nats_server::set_up(workspace);
+    cdk::set_up(workspace);
     guest::build_all(workspace)?;
     js_guest::build(workspace)?;
     // The same packages, targets and profile as the tests, so that cargo picks the same features and the tests reuse it.
