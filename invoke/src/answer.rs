@@ -77,9 +77,9 @@ pub(super) fn of_stage(events: Batch, bypass: Option<Bypass>, output: Output, as
     let mut counts = Counts::default();
     let shown = settle(&events, &output, &mut counts);
     pass((asked.events - shown) as u64, &mut counts);
-    if output.fates.iter().all(|fate| *fate != Fate::REPLACED) {
-        counts.derived = batch::event_count(&output.emitted) as u64;
-    }
+    // What goes on in the place of an event is none of the new ones.
+    let replaced = output.fates.iter().filter(|fate| **fate == Fate::REPLACED).count();
+    counts.derived = batch::event_count(&output.emitted).saturating_sub(replaced) as u64;
     let rejects = rejects(&events, &output, asked);
     Passed { events: batch::merge(events, bypass, output), rows: Vec::new(), rejects, counts }
 }

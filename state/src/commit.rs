@@ -12,8 +12,8 @@ use super::{
     tree::{self, Area, Edits, Page, Place, Record, Root, Slot},
 };
 
-/// Attempts between two commits whose pages are looked for, the last ones; there are as many as requests were too slow or
-/// killed. The pages of one that writes them after that commit, and is killed before its swap, are never found.
+/// Attempts between two commits whose pages are looked for, the last ones. Those that were too slow delete their own, so
+/// that only those of killed ones are found; not of one that has written after that commit, and is killed before its swap.
 const ATTEMPTS_MAX: u64 = 256;
 /// Bytes that a root may have of which nothing is known.
 const ROOT_BYTES: u64 = 512 << 10;
@@ -121,13 +121,40 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
         let page = |(index, bytes)| (self.page_key(Page { attempt: root.id, index }), bytes);
         let all: Vec<(String, Vec<u8>)> = (0..).zip(all).map(page).collect();
         set_all(self.bucket, &all).await?;
-        if self.bucket.swap(&self.head_key(), &before.id.to_le_bytes(), &root.id.to_le_bytes()).await? {
+        if self.swap_head(before.id, root.id).await? || self.is_committed(root.id).await? {
             return Ok(());
         }
-        // A store's client that asks again after a lost answer is beaten by itself. The pages of whoever was really too
-        // slow are deleted by a later commit.
+        // The root last: what is left is found by it.
+        let keys: Vec<String> = all.into_iter().map(|(key, _)| key).rev().collect();
+        let _ = delete_all(self.bucket, &keys).await;
+        Err(StateError::Conflict)
+    }
+
+    async fn swap_head(&self, before: u64, id: u64) -> Result<bool, StateError> {
+        let key = self.head_key();
+        // A head that nobody has swapped yet is whatever the store makes of a new number.
+        let expected = match before {
+            0 => self.get(&key).await?.filter(|head| head_of(head) == Some(0)),
+            before => Some(before.to_le_bytes().to_vec()),
+        };
+        let Some(expected) = expected else { return Ok(false) };
+        self.bucket.swap(&key, &expected, &id.to_le_bytes()).await
+    }
+
+    /// Whether an attempt has become a commit although its swap was refused: a client that asks again after an answer was
+    /// lost is beaten by itself.
+    async fn is_committed(&self, id: u64) -> Result<bool, StateError> {
         let head = self.get(&self.head_key()).await?;
-        if head.as_deref().and_then(head_of) == Some(root.id) { Ok(()) } else { Err(StateError::Conflict) }
+        let mut at = head.as_deref().and_then(head_of).unwrap_or_default();
+        // Numbers rise from commit to commit.
+        while at > id {
+            let key = self.page_key(Page::root(at));
+            let Some(root) = self.get(&key).await? else {
+                return Err(StateError::Store("others have committed since; this commit may have happened".to_owned()));
+            };
+            at = decode::<Root<M>>(&key, &root)?.previous;
+        }
+        Ok(at == id)
     }
 
     /// Deletes what nobody needs any more since `last` was committed.

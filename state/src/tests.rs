@@ -17,6 +17,10 @@ struct Values {
     writes_left: Option<u32>,
     /// Swaps happen, and are said not to have.
     denies_swaps: bool,
+    /// And somebody else commits at once on top of them.
+    overtakes: bool,
+    /// Numbers are digits, as in Redis and DynamoDB.
+    writes_digits: bool,
 }
 
 impl Memory {
@@ -57,23 +61,46 @@ impl Bucket for Memory {
     }
 
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError> {
+        let writes_digits = self.0.lock().unwrap().writes_digits;
         self.write(|values| {
-            let old = values.get(key).map_or(0, |value| i64::from_le_bytes(value.as_slice().try_into().unwrap()));
-            values.insert(key.to_owned(), (old + delta).to_le_bytes().to_vec());
-            old + delta
+            let number = |value: &Vec<u8>| match writes_digits {
+                true => std::str::from_utf8(value).unwrap().parse::<i64>().unwrap(),
+                false => i64::from_le_bytes(value.as_slice().try_into().unwrap()),
+            };
+            let sum = values.get(key).map_or(0, number) + delta;
+            let bytes = if writes_digits { sum.to_string().into_bytes() } else { sum.to_le_bytes().to_vec() };
+            values.insert(key.to_owned(), bytes);
+            sum
         })
     }
 
     async fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
-        let denies = self.0.lock().unwrap().denies_swaps;
+        let (denies, overtakes) = {
+            let all = self.0.lock().unwrap();
+            (all.denies_swaps, all.overtakes)
+        };
         self.write(|values| {
             let is_there = values.get(key).is_some_and(|found| found == expected);
             if is_there {
                 values.insert(key.to_owned(), value.to_vec());
             }
+            if is_there && overtakes {
+                overtake(values, key, u64::from_le_bytes(value.try_into().unwrap()));
+            }
             is_there && !denies
         })
     }
+}
+
+/// Somebody commits what changes nothing but the numbers.
+fn overtake(values: &mut BTreeMap<String, Vec<u8>>, head: &str, id: u64) {
+    let page = |id: u64| format!("{}/{id}/0", head.strip_suffix("/head").unwrap());
+    let mut root: Root<u64> = bucket::decode("", &values[&page(id)]).unwrap();
+    (root.id, root.previous, root.replaced) = (id + 1, id, Vec::new());
+    values.insert(page(id + 1), bucket::encode(&root));
+    values.insert(head.to_owned(), (id + 1).to_le_bytes().to_vec());
+    let attempts = head.replace("/head", "/attempts");
+    values.insert(attempts, (id + 1).to_le_bytes().to_vec());
 }
 
 /// What a future gives that waits for nothing.
@@ -223,6 +250,9 @@ fn without_timer(entry: &Entry) -> Entry {
 #[test]
 fn a_store_in_memory_is_a_bucket() {
     now(testsuite::check(&Memory::default(), "here"));
+    let digits = Memory::default();
+    digits.0.lock().unwrap().writes_digits = true;
+    now(testsuite::check(&digits, "here"));
 }
 
 #[test]
@@ -331,6 +361,26 @@ fn a_swap_that_has_happened_counts_whatever_is_answered() {
     memory.0.lock().unwrap().denies_swaps = false;
     append(&scope, "x", 3).unwrap();
     assert_eq!(read(&scope, "a", "x"), [1, 2, 3]);
+    check_that_nothing_is_left_over(&memory, &scope);
+    // Somebody else has committed since.
+    (memory.0.lock().unwrap().denies_swaps, memory.0.lock().unwrap().overtakes) = (true, true);
+    append(&scope, "x", 4).unwrap();
+    (memory.0.lock().unwrap().denies_swaps, memory.0.lock().unwrap().overtakes) = (false, false);
+    append(&scope, "x", 5).unwrap();
+    assert_eq!(read(&scope, "a", "x"), [1, 2, 3, 4, 5]);
+}
+
+/// An attempt that has written its pages when others have committed twice takes them away itself.
+#[test]
+fn whoever_is_too_slow_leaves_nothing() {
+    let memory = Memory::default();
+    let scope = Pipeline::of_pipeline(&memory, "p");
+    append(&scope, "x", 1).unwrap();
+    let slow = now(scope.begin()).unwrap();
+    append(&scope, "x", 2).unwrap();
+    append(&scope, "y", 3).unwrap();
+    let late = next(vec![changes("c", i64::MIN, vec![entry("new", 0, &[0; 100_000])])]);
+    assert_eq!(now(scope.commit(&slow, late)), Err(StateError::Conflict));
     check_that_nothing_is_left_over(&memory, &scope);
 }
 

@@ -43,6 +43,8 @@ pub enum Work {
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PassAnswer {
+    /// Whether the stage is one that nothing goes on from.
+    pub is_writer: bool,
     /// What goes on.
     pub events: Hop,
     /// Rows and appends of a writer, as JSON lines.

@@ -18,6 +18,8 @@ use crate::{
 
 /// How often a request begins again because another one was faster.
 const TRIES_MAX: usize = 8;
+/// Bytes of an answer that is kept: less than Spin hands to a component at once.
+const KEPT_BYTES_MAX: usize = 64 << 20;
 /// By its value, a request that comes again is known.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -157,6 +159,11 @@ async fn run(
         let area = before.areas.get(stage).cloned().unwrap_or_default();
         let pass = Pass { scope: scope.name().to_owned(), root: before.id(), area, work };
         let answer = ask(stage, &pass).await?;
+        let is_last = at + 1 == settings.stages.len();
+        if answer.is_writer != is_last {
+            let detail = format!("variable \"stages\": {stage} is there, where the last is a writer, and no other");
+            return Err(Problem::new(What::Internal, detail).into());
+        }
         rejects.extend(answer.rejects);
         out.extend(answer.rows);
         let mut events = answer.events;
@@ -172,7 +179,7 @@ async fn run(
             total.dead += assigned.early.len() as u64;
             events = Hop::pack(assigned.batch, &names);
         }
-        count(&mut total, &answer.counts, at + 1 == settings.stages.len());
+        count(&mut total, &answer.counts, is_last);
         changes.push(Changes { area: stage.clone(), watermark: watermark.current(), ..answer.changes });
         work = Work::Events(events);
     }
@@ -180,6 +187,12 @@ async fn run(
     let answer = (total, out);
     // Counts and bytes can always be written.
     let kept = keyed.map(|keyed| (keyed, postcard::to_allocvec(&answer).unwrap_or_default()));
+    if let Some(bytes) = kept.as_ref().map(|(_, kept)| kept.len()).filter(|bytes| *bytes > KEPT_BYTES_MAX) {
+        let detail = format!(
+            "the answer would have {bytes} bytes; one that is kept may have {KEPT_BYTES_MAX}: send it in parts"
+        );
+        return Err(Problem::new(What::BodyTooLarge, detail).into());
+    }
     let times = Times { newest: watermark.newest(), watermark: watermark.current() };
     scope.commit(&before, Next { meta: Some(times), changes, forgotten: None, answer: kept }).await?;
     let (total, out) = answer;
@@ -225,8 +238,8 @@ async fn ask(stage: &str, pass: &Pass) -> Result<PassAnswer, Stopped> {
     if told.as_ref().is_some_and(|(what, _)| *what == What::Busy.uri()) {
         return Err(Stopped::Conflict);
     }
-    // Neither is the fault of what was sent.
-    for what in [What::Unavailable, What::Internal] {
+    // Not of the stage's making.
+    for what in [What::Unavailable, What::Internal, What::BodyTooLarge] {
         if let Some((_, reason)) = told.as_ref().filter(|(found, _)| *found == what.uri()) {
             return Err(Problem::new(what, format!("stage {stage}: {reason}")).into());
         }

@@ -89,7 +89,7 @@ pub async fn handle(request: Request) -> Answer {
 async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
     let stage = variable("stage").await?;
     if path == PASS_PATH {
-        return pass(request).await;
+        return pass(request, &stage).await;
     }
     if path != format!("/stages/{stage}/invoke") {
         return Err(Problem::new(What::UnknownRoute, format!("there is no {path}")));
@@ -120,7 +120,7 @@ async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
 
 /// The records of a body that a stage is called with.
 fn invoked<'a>(body: &'a [u8], asking: Asking<'_>) -> Result<Vec<&'a [u8]>, Problem> {
-    admit::check_record_count(body).map_err(|detail| Problem::new(What::BadBody, detail))?;
+    admit::check_record_count(body, asking.format()).map_err(|detail| Problem::new(What::BadBody, detail))?;
     Ok(records(body, asking.format()).map_err(CallError::BadBody)?)
 }
 
@@ -204,11 +204,16 @@ async fn check_admin(request: &Request) -> Result<(), Problem> {
 }
 
 /// The stage's part of a request to a pipeline.
-async fn pass(request: Request) -> Result<Answer, Problem> {
+async fn pass(request: Request, stage: &str) -> Result<Answer, Problem> {
     let settings = variable("settings").await?;
     let bytes = crate::http::message(request.into_body(), "what the stage is given").await?;
     let broken = |error: postcard::Error| Problem::new(What::BadBody, error.to_string());
     let Pass { scope, root, area, work } = postcard::from_bytes(&bytes).map_err(broken)?;
+    if matches!(work, Work::Records { .. }) != (ROLE == Role::Fetcher) {
+        let detail =
+            format!("stage {stage} is a {ROLE}; in the variable \"stages\" the first is a fetcher, and no other");
+        return Err(Problem::new(What::Internal, detail));
+    }
     let bucket = SpinBucket::open()?;
     let scope = Scope::named(&bucket, &scope);
     let answer = with_caller(&settings, |caller| {
@@ -225,7 +230,8 @@ async fn pass(request: Request) -> Result<Answer, Problem> {
         };
         let events = Hop::pack(passed.events, caller.names());
         let (rows, rejects, counts) = (passed.rows, passed.rejects, passed.counts);
-        Ok::<_, Problem>(PassAnswer { events, rows, rejects, counts, changes: stored.changes() })
+        let is_writer = ROLE == Role::Writer;
+        Ok::<_, Problem>(PassAnswer { is_writer, events, rows, rejects, counts, changes: stored.changes() })
     })?;
     postcard::to_allocvec(&answer).map(octets).map_err(broken)
 }

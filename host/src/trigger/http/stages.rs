@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use tapeline_invoke::admit;
+use tapeline_invoke::{admit, body::EVENTS};
 
 use super::{
     Api,
@@ -37,7 +37,8 @@ pub(super) async fn invoke(
         api.admin(request.headers())?;
     }
     let body = api.body_room.read(request).await?;
-    admit::check_record_count(&body.bytes).map_err(|detail| Problem::new(What::BadBody, detail))?;
+    admit::check_record_count(&body.bytes, format.as_deref().unwrap_or(EVENTS))
+        .map_err(|detail| Problem::new(What::BadBody, detail))?;
     let started = Instant::now();
     // No receive time: the answer depends on what was sent alone.
     let options = InvokeOptions { format, session, received: None };

@@ -32,7 +32,7 @@ fn main() {
 }
 
 fn trials() -> Result<Vec<Trial>> {
-    let tests: [(&str, Test); 14] = [
+    let tests: [(&str, Test); 15] = [
         ("settings_are_those_of_the_main_job", application::settings_are_those_of_the_main_job),
         ("every_component_has_one_route", application::every_component_has_one_route),
         ("what_is_asked_wrongly_is_told_so", application::what_is_asked_wrongly_is_told_so),
@@ -46,6 +46,7 @@ fn trials() -> Result<Vec<Trial>> {
         ("a_call_leaves_nothing_to_the_next", pipeline::a_call_leaves_nothing_to_the_next),
         ("a_stage_in_another_language_begins_anew", pipeline::a_stage_in_another_language_begins_anew),
         ("a_fault_of_the_settings_is_told_as_one", pipeline::a_fault_of_the_settings_is_told_as_one),
+        ("the_order_of_stages_is_checked", pipeline::the_order_of_stages_is_checked),
         ("one_stage_is_swapped_by_a_file_name", pipeline::one_stage_is_swapped_by_a_file_name),
     ];
     let trial = |(name, test): (&str, Test)| Trial::test(name, move || test().map_err(told));

@@ -289,20 +289,50 @@ pub(crate) fn a_request_with_a_key_is_answered_again() -> Result<()> {
     Ok(())
 }
 
+/// Stages in an order that loses what was sent are told of, and nothing is stored.
+pub(crate) fn the_order_of_stages_is_checked() -> Result<()> {
+    let trade = r#"{"kind":"trade","symbol":"X","time":"2024-08-08T12:00:01Z","source":"s","id":1,"price":1.5}"#;
+    let orders = [
+        "fetch,dedup",
+        "dedup,write",
+        "fetch,write,dedup",
+        "fetch,fetch,write",
+        "fetch,dedup,dedup,write",
+        "fetch,,write",
+    ];
+    for order in orders {
+        let stages = |text: String| text.replace("fetch,dedup,enrich,aggregate,alarm,write", order);
+        let store = KeyValue::new();
+        let server = compile(stages)?.start(&BTreeMap::new(), &store, Reuse::SPIN)?;
+        let answer = ask(&server.url("/pipelines/bitcoin-trades/events"), "POST", &[], trade.as_bytes())?;
+        let is_told = answer.body.contains("/problems/internal") && answer.body.contains("stages");
+        ensure!(answer.status == 500 && is_told, "{order}: {} {}", answer.status, answer.body);
+        ensure!(store.entries("default").len() <= 1, "{order}: something is stored");
+    }
+    Ok(())
+}
+
 /// The application with another file in the place of one.
 fn with_component(stage: &str, file: &str, settings: &str) -> Result<SpinApp> {
-    let text = fs::read_to_string(root().join("spin.toml"))?;
     let components = program::components();
-    let text = text.replace(&format!("target/components/{stage}.wasm"), &components.join(file).to_string_lossy());
-    let text = text.replace("\"target/components", &format!("\"{}", components.display()));
-    let is_settings = |line: &str| line.starts_with(&format!("{stage}_settings = "));
-    let edited = text.lines().map(|line| match is_settings(line) && !settings.is_empty() {
-        true => format!("{stage}_settings = {{ default = '{settings}' }}"),
-        false => line.to_owned(),
-    });
+    compile(|text| {
+        let text = text.replace(&format!("target/components/{stage}.wasm"), &components.join(file).to_string_lossy());
+        let is_settings = |line: &str| line.starts_with(&format!("{stage}_settings = "));
+        let edited = text.lines().map(|line| match is_settings(line) && !settings.is_empty() {
+            true => format!("{stage}_settings = {{ default = '{settings}' }}"),
+            false => line.to_owned(),
+        });
+        edited.collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// The application with an edited manifest.
+fn compile(edit: impl FnOnce(String) -> String) -> Result<SpinApp> {
+    let text = edit(fs::read_to_string(root().join("spin.toml"))?);
+    let text = text.replace("\"target/components", &format!("\"{}", program::components().display()));
     let folder = TempDir::new()?;
     let path = folder.path().join("spin.toml");
-    fs::write(&path, edited.collect::<Vec<_>>().join("\n"))?;
+    fs::write(&path, text)?;
     SpinApp::compile(Manifest::load(&path)?)
 }
 
