@@ -127,8 +127,10 @@ pub(super) fn a_thousand_swaps_on_two_hosts_change_nothing() -> Result<()> {
     })?;
     let swaps: f64 =
         [&first, &second].into_iter().map(|host| counted(host, "tapeline_swaps_total{")).sum::<Result<f64>>()?;
-    // Each in both partitions.
-    ensure!(swaps as u64 == 2 * SWAPS, "{swaps} swaps");
+    // Each in both partitions. One is made again, and counted again, when a partition begins anew or changes hands in the
+    // middle of it, as on a machine with too much to do.
+    let expected = 2 * SWAPS..=2 * SWAPS + SWAPS / 50;
+    ensure!(expected.contains(&(swaps as u64)), "{swaps} swaps");
     ensure!(counted(&first, "tapeline_rollbacks_total{")? + counted(&second, "tapeline_rollbacks_total{")? == 0.0);
     chain.finish(ends)
 }
