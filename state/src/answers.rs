@@ -12,6 +12,9 @@ use super::{
     tree::{Page, Root},
 };
 
+/// Bytes of the answers that a scope keeps, and so of one: less than Spin hands to a component at once (128 MiB).
+pub const ANSWERS_BYTES_MAX: u64 = 64 << 20;
+
 /// A request that has a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {

@@ -22,7 +22,7 @@ use std::{collections::BTreeSet, marker::PhantomData};
 use serde::{Serialize, de::DeserializeOwned};
 use tapeline_invoke::contract::Entry;
 
-pub use answers::{Known, Request};
+pub use answers::{ANSWERS_BYTES_MAX, Known, Request};
 pub use bucket::{Bucket, StateError};
 pub use commit::{Changes, Next};
 pub use sessions::{Session, SessionError};
@@ -47,7 +47,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { area_bytes: 64 << 20, answers: 64, answers_bytes: 64 << 20 }
+        Self { area_bytes: 64 << 20, answers: 64, answers_bytes: ANSWERS_BYTES_MAX }
     }
 }
 

@@ -4,12 +4,12 @@
 //! directory, so that a user's own `node_modules` stays as it is.
 
 use std::fs;
-use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use crate::npm::{self, digest_of};
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -21,8 +21,6 @@ const FOLDERS: [&str; 2] = ["src", "test"];
 /// Beside the copy: the digest of what the component and the packages were made from.
 const BUILT: &str = "built";
 const INSTALLED: &str = "installed";
-/// The oldest Node.js that the tools run on.
-const NODE_MAJOR_MIN: u32 = 20;
 
 /// Tests the stage in Node.js and builds it into `components/test/alarm-js.wasm`, unless the one that is there was
 /// made from the same sources. Where there is no Node.js or no package to be had, says so: the tests that need the
@@ -75,7 +73,7 @@ impl Place {
 
     /// Copies the sources, and installs the packages if they are not those of the lock file.
     fn set_up(&self) -> Result<()> {
-        check_node()?;
+        npm::check_node()?;
         fs::create_dir_all(&self.folder)?;
         for name in FILES {
             fs::copy(self.source.join(name), self.folder.join(name)).with_context(|| format!("copying {name}"))?;
@@ -83,14 +81,7 @@ impl Place {
         for name in FOLDERS {
             copy_folder(&self.source.join(name), &self.folder.join(name)).with_context(|| format!("copying {name}"))?;
         }
-        let digest = digest_of(&[self.source.join("package-lock.json")])?;
-        if self.is_stamped(INSTALLED, digest) {
-            return Ok(());
-        }
-        let mut install = Command::new("npm");
-        install.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&self.folder);
-        process::run(&mut install)?;
-        self.stamp(INSTALLED, digest)
+        npm::install(&self.folder, INSTALLED)
     }
 
     fn make(&self) -> Result<()> {
@@ -108,33 +99,6 @@ impl Place {
     fn stamp(&self, stamp: &str, digest: u64) -> Result<()> {
         Ok(fs::write(self.folder.join(stamp), format!("{digest:016x}"))?)
     }
-}
-
-pub(crate) fn check_node() -> Result<()> {
-    let version = process::read(Command::new("node").arg("--version")).with_context(|| {
-        format!("Node.js {NODE_MAJOR_MIN} or later is not on the path; https://nodejs.org/en/download has it")
-    })?;
-    if major(&version).is_none_or(|major| major < NODE_MAJOR_MIN) {
-        bail!("Node.js is {version}, and must be {NODE_MAJOR_MIN} or later; https://nodejs.org/en/download has it");
-    }
-    Ok(())
-}
-
-/// Reads `v20.20.2`.
-fn major(version: &str) -> Option<u32> {
-    version.strip_prefix('v')?.split('.').next()?.parse().ok()
-}
-
-/// The standard library may hash otherwise in its next version; then the component is built once more.
-pub(crate) fn digest_of(files: &[PathBuf]) -> Result<u64> {
-    let mut hasher = DefaultHasher::new();
-    for file in files {
-        let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-        hasher.write(file.file_name().unwrap_or_default().as_encoded_bytes());
-        hasher.write_usize(bytes.len());
-        hasher.write(&bytes);
-    }
-    Ok(hasher.finish())
 }
 
 /// The files of a folder, in order.
@@ -155,30 +119,4 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         fs::copy(&file, to.join(file.file_name().unwrap_or_default()))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_of_node_is_read() {
-        assert_eq!(major("v20.20.2"), Some(20));
-        assert_eq!(major("v8"), Some(8));
-        assert_eq!(major("20.1.0"), None);
-    }
-
-    #[test]
-    fn another_byte_or_name_is_another_digest() {
-        let folder = std::env::temp_dir().join(format!("xtask-digest-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let digest = |name: &str, text: &str| {
-            fs::write(folder.join(name), text).unwrap();
-            digest_of(&[folder.join(name)]).unwrap()
-        };
-        assert_eq!(digest("a", "x"), digest("a", "x"));
-        assert_ne!(digest("a", "x"), digest("a", "y"));
-        assert_ne!(digest("a", "x"), digest("b", "x"));
-        fs::remove_dir_all(&folder).unwrap();
-    }
 }

@@ -10,6 +10,7 @@ mod check;
 mod guest;
 mod js_guest;
 mod nats_server;
+mod npm;
 mod process;
 mod spin;
 mod test;

@@ -9,7 +9,6 @@ use tapeline_invoke::{
     admit::{self, BODY_BYTES_MAX},
     problem::{PROBLEM_JSON, What, document},
 };
-
 use tapeline_state::StateError;
 
 use crate::messages::MESSAGE_BYTES_MAX;

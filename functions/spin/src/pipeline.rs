@@ -8,7 +8,7 @@ use spin_sdk::http::{self, FullBody, HeaderValue, Request, Response, StatusCode}
 use tapeline_invoke::{
     Counts, Hop, Watermark, WatermarkSettings, admit, answer::write_disbelieved, names::Names, problem::What,
 };
-use tapeline_state::{Changes, Known, Next, Request as Keyed, Scope, StateError};
+use tapeline_state::{ANSWERS_BYTES_MAX, Changes, Known, Next, Request as Keyed, Scope, StateError};
 
 use crate::{
     bucket::SpinBucket,
@@ -18,8 +18,6 @@ use crate::{
 
 /// How often a request begins again because another one was faster.
 const TRIES_MAX: usize = 8;
-/// Bytes of an answer that is kept: less than Spin hands to a component at once.
-const KEPT_BYTES_MAX: usize = 64 << 20;
 /// By its value, a request that comes again is known.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -187,9 +185,9 @@ async fn run(
     let answer = (total, out);
     // Counts and bytes can always be written.
     let kept = keyed.map(|keyed| (keyed, postcard::to_allocvec(&answer).unwrap_or_default()));
-    if let Some(bytes) = kept.as_ref().map(|(_, kept)| kept.len()).filter(|bytes| *bytes > KEPT_BYTES_MAX) {
+    if let Some(bytes) = kept.as_ref().map(|(_, kept)| kept.len()).filter(|bytes| *bytes as u64 > ANSWERS_BYTES_MAX) {
         let detail = format!(
-            "the answer would have {bytes} bytes; one that is kept may have {KEPT_BYTES_MAX}: send it in parts"
+            "the answer would have {bytes} bytes; one that is kept may have {ANSWERS_BYTES_MAX}: send it in parts"
         );
         return Err(Problem::new(What::BodyTooLarge, detail).into());
     }

@@ -108,7 +108,7 @@ async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
     let invoked = match session {
         Some(session) => invoke_in_session(&stage, &settings, &session, &body, asking)?,
         None => {
-            let records = invoked(&body, asking)?;
+            let records = records_of(&body, asking)?;
             with_caller(&settings, |caller| {
                 let called = now(caller.call(&records, asking, None::<&mut NoState>));
                 called.map(|(invoked, _)| invoked).map_err(Problem::from)
@@ -119,7 +119,7 @@ async fn answer(request: Request, path: &str) -> Result<Answer, Problem> {
 }
 
 /// The records of a body that a stage is called with.
-fn invoked<'a>(body: &'a [u8], asking: Asking<'_>) -> Result<Vec<&'a [u8]>, Problem> {
+fn records_of<'a>(body: &'a [u8], asking: Asking<'_>) -> Result<Vec<&'a [u8]>, Problem> {
     admit::check_record_count(body, asking.format()).map_err(|detail| Problem::new(What::BadBody, detail))?;
     Ok(records(body, asking.format()).map_err(CallError::BadBody)?)
 }
@@ -132,7 +132,7 @@ fn invoke_in_session(
     asking: Asking<'_>,
 ) -> Result<tapeline_invoke::Invoked, Problem> {
     admit::check_session(session).map_err(|detail| Problem::new(What::BadParameter, detail))?;
-    let records = invoked(body, asking)?;
+    let records = records_of(body, asking)?;
     let bucket = SpinBucket::open()?;
     let scope = Scope::of_sessions(&bucket, stage);
     for _ in 0..TRIES_MAX {
@@ -296,7 +296,6 @@ impl<'a> Stored<'a> {
     }
 }
 
-// SAFETY and threads: a component has one thread.
 impl StateOf<Composed> for Stored<'_> {
     fn watermark(&self) -> i64 {
         self.area.watermark

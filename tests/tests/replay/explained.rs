@@ -109,8 +109,10 @@ fn explained(place: &Place, alarm: &str) -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// What is new among the alarms.
-fn new_alarms(place: &Place, known: &mut BTreeSet<String>) -> Result<Vec<String>> {
+/// The alarms that these frames have brought.
+fn alarms_of(place: &Place, host: &LiveHost, frames: &[&str], known: &mut BTreeSet<String>) -> Result<Vec<String>> {
+    host.send("bitcoin-trades", frames)?;
+    host.wait_until_done()?;
     let new: Vec<String> = place.alarms()?.into_iter().filter(|alarm| known.insert(alarm.clone())).collect();
     check(!new.is_empty(), "no new alarms")?;
     Ok(new)
@@ -123,11 +125,7 @@ pub(super) fn a_version_that_was_rolled_back_is_explained() -> Result {
     let (second, third) = rest.split_at(rest.len() / 2);
     let mut known = BTreeSet::new();
     let host = LiveHost::start(&place.pipeline, &place.path("data"), &[])?;
-    let mut send = |frames: &[&str]| -> Result<Vec<String>> {
-        host.send("bitcoin-trades", frames)?;
-        host.wait_until_done()?;
-        new_alarms(&place, &mut known)
-    };
+    let mut send = |frames: &[&str]| alarms_of(&place, &host, frames, &mut known);
     let before = send(&first)?;
     // It keeps what it has seen, which enrich does not, and which enrich does not take.
     let other = host.push_version("enrich", "", &component("dedup")?)?;
@@ -165,11 +163,7 @@ pub(super) fn what_ran_has_the_settings_that_it_ran_with() -> Result {
     let (first, second) = halves(&market);
     let mut known = BTreeSet::new();
     let host = LiveHost::start(&place.pipeline, &place.path("data"), &[])?;
-    let mut send = |frames: &[&str]| -> Result<Vec<String>> {
-        host.send("bitcoin-trades", frames)?;
-        host.wait_until_done()?;
-        new_alarms(&place, &mut known)
-    };
+    let mut send = |frames: &[&str]| alarms_of(&place, &host, frames, &mut known);
     let before = send(&first)?;
     let settings = "settings=%7B%22fault%22:%22reject%22,%22every%22:1000000000000,%22remainder%22:0%7D";
     let (status, pushed) = host.push("enrich", settings, &component("test/faulty")?)?;
