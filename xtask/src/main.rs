@@ -9,6 +9,7 @@ mod cdk;
 mod check;
 mod guest;
 mod js_guest;
+mod local_aws;
 mod nats_server;
 mod npm;
 mod process;

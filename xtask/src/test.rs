@@ -10,11 +10,10 @@ use anyhow::{Context, Result};
 
 use crate::test_report::TestReport;
 use crate::workspace::Workspace;
-use crate::{browser, cdk, guest, js_guest, nats_server, process};
+use crate::{browser, cdk, guest, js_guest, local_aws, nats_server, process};
 
 /// Why a test of ours is ignored; no other reason is accepted in review.
-const SKIP_REASON: &str =
-    "needs the recordings (../shared/data or TAPELINE_RECORDINGS), Chromium, nats-server or Node.js 20 on the path";
+const SKIP_REASON: &str = "needs the recordings (../shared/data or TAPELINE_RECORDINGS), Chromium, nats-server or Node.js 20 on the path, or ministack by pip";
 
 /// Runs every test whose name fits. The last line on stdout is `N passed, N failed, N skipped`.
 ///
@@ -25,6 +24,7 @@ const SKIP_REASON: &str =
 pub(crate) fn run(workspace: &Workspace, args: &[String], program_args: &[String]) -> Result<ExitCode> {
     browser::set_up();
     nats_server::set_up(workspace);
+    local_aws::set_up(workspace);
     cdk::set_up(workspace);
     guest::build_all(workspace)?;
     js_guest::build(workspace)?;
