@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -12,24 +12,28 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Region};
+use tapeline_tests::program;
 
 /// It takes a second or two.
 const START: Duration = Duration::from_secs(60);
 
 /// A server of its own, which ends with this.
-pub(crate) struct LocalAws {
+pub struct LocalAws {
     server: Child,
     port: u16,
 }
 
 impl LocalAws {
     /// Whether it is installed.
-    pub(crate) fn is_there() -> bool {
+    pub fn is_there() -> bool {
         packages().join("ministack").is_dir()
     }
 
     /// Starts one on a free port.
-    pub(crate) fn start() -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start() -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let server = Command::new("python3")
             .args(["-m", "ministack.app"])
@@ -56,12 +60,17 @@ impl LocalAws {
         Ok(started)
     }
 
-    /// Settings of a client.
-    pub(crate) fn dynamodb(&self) -> aws_sdk_dynamodb::Config {
+    /// Where it is: what all services are asked at.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Settings of a client of DynamoDB.
+    pub fn dynamodb(&self) -> aws_sdk_dynamodb::Config {
         aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
-            .endpoint_url(format!("http://127.0.0.1:{}", self.port))
+            .endpoint_url(self.endpoint())
             .credentials_provider(Credentials::from_keys("test", "test", None))
             .http_client(aws_smithy_http_client::Builder::new().build_http())
             .build()
@@ -89,5 +98,5 @@ impl Drop for LocalAws {
 
 /// Where `cargo xtask test` installs it.
 fn packages() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/ministack")
+    program::components().join("../tools/ministack")
 }

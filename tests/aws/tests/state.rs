@@ -1,14 +1,12 @@
 //! State in DynamoDB passes the suite of every key-value store, by AWS' own client, against a local AWS (ministack).
 
-mod local_aws;
-
 use anyhow::{Context as _, Result};
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tapeline_aws::{DynamoBucket, KEY};
 use tapeline_state::testsuite;
 
-use crate::local_aws::LocalAws;
+use tapeline_aws_tests::local_aws::LocalAws;
 
 fn main() {
     let arguments = Arguments::from_args();

@@ -1,0 +1,3 @@
+//! What the tests of Tapeline on AWS share: a local AWS.
+
+pub mod local_aws;
