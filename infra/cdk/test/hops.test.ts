@@ -55,6 +55,20 @@ describe("a hop", () => {
     expect(stack.name(mapping.FunctionName)).toBe(`Stages/${stage}/Function`);
   });
 
+  it.each([
+    ["a batch of each partition at once", { partitions: "8" }, 8],
+    ["no less than AWS knows", {}, 2],
+    ["no more than is set aside", { partitions: "8", concurrency: "5" }, 5],
+    ["no limit where one call is set aside for one partition", { concurrency: "1" }, undefined],
+    ["a batch of each partition with what the account has", { partitions: "8", concurrency: "unreserved" }, 8],
+  ])("calls its function with %s", (_, context, calls) => {
+    const stack = new Synthesized(context);
+    for (const stage of STAGES) {
+      const { ScalingConfig } = stack.one("AWS::Lambda::EventSourceMapping", `Hops/${stage}/Mapping`);
+      expect(ScalingConfig).toEqual(calls === undefined ? undefined : { MaximumConcurrency: calls });
+    }
+  });
+
   it("fused stages have none between them, and the one into them keeps its name", () => {
     const fused = new Synthesized({ fuse: '[["dedup", "enrich"], ["aggregate", "alarm"]]' });
     const queues = ["fetch", "dedup", "aggregate", "write"].flatMap((stage) => [

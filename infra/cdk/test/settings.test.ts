@@ -17,7 +17,8 @@ describe("settings", () => {
       authorization: "iam",
       partitions: 1,
       memory_mib: 512,
-      concurrency: 1,
+      concurrency: 5,
+      batchConcurrency: 2,
       keepData: false,
       alarmsEmail: undefined,
       logRetentionDays: 14,
@@ -62,7 +63,7 @@ describe("settings", () => {
     const context = { partitions: "2", keep: "false", fuse: '[["b","c"]]', timeout: "40s" };
     expect(settings('partitions = 8\nkeep_data = true\ntimeout = "1m"', context)).toMatchObject({
       partitions: 2,
-      concurrency: 2,
+      concurrency: 6,
       keepData: false,
       groups: [{ length: 1 }, { length: 2 }, { length: 1 }],
       timeout: { text: "40s" },
@@ -80,6 +81,7 @@ const WRONG: readonly (readonly [aws: string, expected: string])[] = [
   ['authorization = "none"', 'aws.authorization: "none" instead of "iam" or "token"'],
   ["memory_mib = 64", "aws.memory_mib: 64 instead of 128 to 10240"],
   ["concurrency = 0", "aws.concurrency: 0 instead of 1 to 1000"],
+  ["partitions = 2\nconcurrency = 1", "aws.concurrency: 1 instead of 2 or more with 2 partitions"],
   ['concurrency = "many"', 'aws.concurrency: "many" instead of 1 to 1000 or "unreserved"'],
   ['timeout = "16m"', 'aws.timeout: "16m" instead of whole seconds from 1s to 900s'],
   ['timeout = "20500ms"', 'aws.timeout: "20500ms" instead of whole seconds from 1s to 900s'],
