@@ -42,7 +42,8 @@ export type Authorization = (typeof AUTHORIZATIONS)[number];
 /** Where a value of the context comes from: `app.node.tryGetContext`. */
 export type Context = (key: string) => unknown;
 
-const KEYS = [
+/** In the order in which they are explained. */
+export const KEYS = [
   "architecture",
   "authorization",
   "partitions",

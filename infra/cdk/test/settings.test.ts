@@ -1,7 +1,8 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { parsePipeline } from "../src/pipeline.ts";
-import { resolvePackage, resolveSettings } from "../src/settings.ts";
-import type { Context } from "./stack.ts";
+import { KEYS, resolvePackage, resolveSettings } from "../src/settings.ts";
+import { type Context, PIPELINE_FILE } from "./stack.ts";
 
 const STAGES = ["a", "b", "c", "d"].map((name) => `[[stages]]\nname = "${name}"\n`).join("");
 
@@ -27,6 +28,16 @@ describe("settings", () => {
     });
     expect(timeout.text).toBe("30s");
     expect(groups.map((stages) => stages.map((stage) => stage.name))).toEqual([["a"], ["b"], ["c"], ["d"]]);
+  });
+
+  it("are all in the pipeline file of ours, with their defaults or with examples that are valid", () => {
+    const text = readFileSync(PIPELINE_FILE, "utf8");
+    const ours = parsePipeline(text);
+    expect(resolveSettings(ours, () => undefined)).toEqual(resolveSettings({ ...ours, aws: {} }, () => undefined));
+    const [, section] = text.match(/^\[aws\]$(.*?)^\[/ms) ?? [];
+    const { aws } = parsePipeline(text.replace(section ?? "", section?.replace(/^# ([a-z_]+ = )/gm, "$1") ?? ""));
+    expect(Object.keys(aws)).toEqual(KEYS);
+    expect(() => resolveSettings({ ...ours, aws }, () => undefined)).not.toThrow();
   });
 
   it("are taken from [aws]", () => {
