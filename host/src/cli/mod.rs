@@ -4,10 +4,13 @@
 //! `exit.rs` (errors and exit codes). Nothing here knows how a pipeline works.
 
 mod backtest;
+mod cdk;
 mod chained;
 mod check;
 mod compile_component;
 mod dead_letters;
+mod deploy;
+mod destroy;
 mod doctor;
 mod exit;
 mod explain;
@@ -95,6 +98,8 @@ enum Command {
     Doctor(doctor::Doctor),
     Simulate(simulate::Simulate),
     Stage(stage::Stage),
+    Deploy(deploy::Deploy),
+    Destroy(destroy::Destroy),
     #[command(hide = true)]
     CompileComponent(compile_component::CompileComponent),
 }
@@ -174,6 +179,8 @@ impl Command {
             Self::Doctor(command) => command.run(),
             Self::Simulate(command) => command.run(),
             Self::Stage(command) => command.run(),
+            Self::Deploy(command) => command.run(),
+            Self::Destroy(command) => command.run(),
             // Has no log and exit codes of its own.
             Self::CompileComponent(_) => Ok(Exit::Fine),
         }
