@@ -19,7 +19,7 @@ export interface Settings {
   readonly memory_mib: number;
   /** Calls of each function at once, set aside for it; none when calls share what the account has. */
   readonly concurrency: number | undefined;
-  /** Of them, calls with batches at once; none where it is one anyway, and AWS knows no limit below 2. */
+  /** Limit of a queue's calls at once; none when its message groups are one. */
   readonly batchConcurrency: number | undefined;
   /** Of each function, whole seconds. */
   readonly timeout: Span;
@@ -193,12 +193,13 @@ function resolveConcurrency(section: Section, partitions: number): number | unde
   return concurrency;
 }
 
-/** A batch of each partition at once, as far as that much is set aside: a batch must never be refused for want of it. */
+/**
+ * A message group is worked on by one call at a time, so that a queue has no more of them than there are partitions. Where
+ * less is set aside, it must be limited; where it need not be, a queue without a limit is asked less often when it is empty,
+ * which is what costs at rest.
+ */
 function batchConcurrency(partitions: number, concurrency: number | undefined): number | undefined {
-  if (concurrency !== undefined && concurrency < BATCH_CONCURRENCY_MIN) {
-    return undefined;
-  }
-  return Math.max(BATCH_CONCURRENCY_MIN, Math.min(partitions, concurrency ?? partitions));
+  return concurrency !== undefined && concurrency < partitions ? concurrency : undefined;
 }
 
 /** A stage must reach its own limit before Lambda ends the call, or its batch would never be put aside as dead. */

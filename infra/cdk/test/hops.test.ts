@@ -56,12 +56,11 @@ describe("a hop", () => {
   });
 
   it.each([
-    ["a batch of each partition at once", { partitions: "8" }, 8],
-    ["no less than AWS knows", {}, 2],
-    ["no more than is set aside", { partitions: "8", concurrency: "5" }, 5],
-    ["no limit where one call is set aside for one partition", { concurrency: "1" }, undefined],
-    ["a batch of each partition with what the account has", { partitions: "8", concurrency: "unreserved" }, 8],
-  ])("calls its function with %s", (_, context, calls) => {
+    ["as often at once as there are partitions", { partitions: "8" }, undefined],
+    ["no more often than is set aside", { partitions: "8", concurrency: "5" }, 5],
+    ["once where one call is set aside for one partition", { concurrency: "1" }, undefined],
+    ["with what the account has", { partitions: "8", concurrency: "unreserved" }, undefined],
+  ])("calls its function %s", (_, context, calls) => {
     const stack = new Synthesized(context);
     for (const stage of STAGES) {
       const { ScalingConfig } = stack.one("AWS::Lambda::EventSourceMapping", `Hops/${stage}/Mapping`);

@@ -19,7 +19,7 @@ describe("settings", () => {
       partitions: 1,
       memory_mib: 512,
       concurrency: 5,
-      batchConcurrency: 2,
+      batchConcurrency: undefined,
       keepData: false,
       alarmsEmail: undefined,
       logRetentionDays: 14,
