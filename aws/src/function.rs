@@ -261,11 +261,7 @@ impl Function {
     }
 
     /// What each stage runs, if that is what it is to run; else commits that it is from now on.
-    async fn components(
-        &mut self,
-        partition: u32,
-        before: &Root<Position>,
-    ) -> Result<Option<Vec<Component>>, Undone> {
+    async fn components(&mut self, partition: u32, before: &Root<Position>) -> Result<Option<Vec<Component>>, Undone> {
         let mut runs = before.meta.runs.clone();
         let mut components = Vec::with_capacity(self.stages.len());
         for stage in &self.settings.stages {

@@ -7,6 +7,6 @@ pub mod listening;
 pub mod live;
 pub mod memory_store;
 pub mod native;
-pub mod program;
 pub mod proxy;
-pub mod recordings;
+
+pub use tapeline_harness::{program, recordings};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::workspace::{HostProfile, Workspace};
-use crate::{guest, process};
+use crate::{guest, lambda, process};
 
 /// Builds every component and the host program.
 ///
@@ -16,7 +16,9 @@ pub(crate) fn run(workspace: &Workspace, profile: HostProfile) -> Result<ExitCod
     let mut host = workspace.cargo("build");
     // Of the whole workspace, so that cargo picks the same features of dependencies as for the tests, and the engine is
     // compiled once for both.
-    host.args(["--workspace", "--bin", "tapeline"]);
+    host.arg("--workspace")
+        .args(lambda::PACKAGES.into_iter().flat_map(|name| ["--exclude", name]))
+        .args(["--bin", "tapeline"]);
     match profile {
         HostProfile::Release => process::run(host.arg("--release"))?,
         HostProfile::Debug => process::run(&mut host)?,

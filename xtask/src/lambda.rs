@@ -10,8 +10,11 @@ use clap::ValueEnum;
 use crate::workspace::{HostProfile, Workspace};
 use crate::{build, process};
 
-/// The crate of the program. It is built by itself, because cargo would give it the compiler that the host asks for.
-pub(crate) const PACKAGE: &str = "tapeline-aws";
+/// The program's crate, and its tests. They are built by themselves, because cargo would give them the compiler that the
+/// host asks for; and always together, so that what is tested is what is packed.
+pub(crate) const PACKAGES: [&str; 2] = ["tapeline-aws", "tapeline-aws-tests"];
+/// The same as cargo is told it.
+pub(crate) const SELECTION: [&str; 6] = ["--package", PACKAGES[0], "--package", PACKAGES[1], "--profile", "lambda"];
 /// What Lambda starts.
 const PROGRAM: &str = "bootstrap";
 
@@ -85,12 +88,12 @@ pub(crate) fn pack(workspace: &Workspace, architecture: Architecture, program: &
 ///
 /// # Errors
 /// When it does not compile.
-pub(crate) fn build_program(workspace: &Workspace, architecture: Architecture) -> Result<PathBuf> {
+fn build_program(workspace: &Workspace, architecture: Architecture) -> Result<PathBuf> {
     let mut program = workspace.cargo("build");
-    program.args(["--release", "--package", PACKAGE, "--bin", PROGRAM]);
+    program.args(SELECTION).args(["--bin", PROGRAM]);
     if architecture.is_here() {
         process::run(&mut program)?;
-        return Ok(workspace.target().join("release").join(PROGRAM));
+        return Ok(self::program(workspace));
     }
     let target = architecture.target();
     if process::run(program.args(["--target", target])).is_err() {
@@ -100,5 +103,10 @@ pub(crate) fn build_program(workspace: &Workspace, architecture: Architecture) -
              CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc); or do it on such a machine"
         );
     }
-    Ok(workspace.target().join(target).join("release").join(PROGRAM))
+    Ok(workspace.target().join(target).join("lambda").join(PROGRAM))
+}
+
+/// The program as it is built for this machine.
+pub(crate) fn program(workspace: &Workspace) -> PathBuf {
+    workspace.target().join("lambda").join(PROGRAM)
 }

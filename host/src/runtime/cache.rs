@@ -129,8 +129,7 @@ mod tests {
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
         let of_nothing_compiled = [&seal(b"not compiled")[..], b"not compiled"].concat();
-        for damaged in [&flipped[..], &whole[..whole.len() / 2], &whole[..31], b"", &of_nothing_compiled]
-        {
+        for damaged in [&flipped[..], &whole[..whole.len() / 2], &whole[..31], b"", &of_nothing_compiled] {
             fs::write(&path, damaged).unwrap();
             assert!(load(&engine, &path).is_none());
             cache.compile(&engine, "digest", NOTHING).unwrap();

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Region};
-use tapeline_tests::program;
+use tapeline_harness::program;
 
 /// It takes a second or two.
 const START: Duration = Duration::from_secs(60);

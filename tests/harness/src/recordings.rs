@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// there, as in a user's clone.
 pub fn folder() -> Option<PathBuf> {
     let given = std::env::var_os("TAPELINE_RECORDINGS").map(PathBuf::from);
-    let folder = given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
+    let folder = given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"));
     folder.join("binance/spot_btcusdt_20240808.gz").exists().then_some(folder)
 }
 

@@ -115,7 +115,7 @@ impl Case {
     /// # Errors
     /// When one cannot be read; says which, and what is wrong with it.
     pub fn load_all() -> Result<Vec<Self>> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance");
         let entries = fs::read_dir(&root).with_context(|| format!("read {}", root.display()))?;
         let paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
         let mut folders: Vec<PathBuf> = paths.into_iter().filter(|path| path.is_dir()).collect();

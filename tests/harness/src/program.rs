@@ -38,12 +38,15 @@ impl SpawnQuietly for Command {
     }
 }
 
-/// The program, which lies two folders above the test that is running.
+/// The program, which lies two folders above the test that is running, or, where that is built in another way, is what
+/// users run.
 ///
 /// # Panics
 /// When it has not been built; says how to.
 pub fn path() -> PathBuf {
-    let path = target().join("tapeline");
+    let places = ["tapeline", "../release/tapeline"].map(|place| target().join(place));
+    let [path, _] = &places;
+    let path = places.iter().find(|path| path.exists()).unwrap_or(path).clone();
     assert!(path.exists(), "{} is missing: `cargo xtask build` makes it", path.display());
     path
 }
@@ -66,7 +69,7 @@ fn target() -> PathBuf {
 
 /// The pipeline of the main job.
 pub fn bitcoin_pipeline() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/bitcoin-trades.toml")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines/bitcoin-trades.toml")
 }
 
 /// The pipeline of the main job with one text replaced, in a folder.

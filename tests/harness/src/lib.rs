@@ -1,0 +1,7 @@
+//! What all tests of whole systems share: the program as a user runs it, the recordings, the conformance suite.
+//!
+//! Knows no crate of ours, so that what is tested is compiled with the features that it is used with.
+
+pub mod conformance;
+pub mod program;
+pub mod recordings;
