@@ -52,6 +52,8 @@ impl Pages {
 }
 
 impl<B: Bucket> Bucket for Cached<B> {
+    const VALUE_BYTES_MAX: u64 = B::VALUE_BYTES_MAX;
+
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
         let mut values: Vec<Option<Vec<u8>>> = {
             let pages = self.pages();

@@ -1,17 +1,15 @@
 //! The stages of this function, one after the other: work in, outcome out. Knows no service but the store of the state.
 
-use std::collections::BTreeMap;
-
 use tapeline_events::{Kind, Name};
 use tapeline_invoke::{
-    Asking, Counts, Hop, Passed, Role, Watermark,
+    Asking, Caller, Counts, Hop, Passed, Role, Watermark,
     answer::{write_dead_event, write_dead_record},
     batch::{self, Element},
-    contract::{Append, Batch, Rows},
+    contract::{Append, Batch, Group, Rows},
     names::Names,
     partition_of,
 };
-use tapeline_runtime::{Component, Fault};
+use tapeline_runtime::{Component, Fault, WasmInstance};
 use tapeline_state::{Bucket, Changes, Root, Scope, StateError};
 
 use crate::{
@@ -26,21 +24,21 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// What goes on, to which partition, in order.
-    pub out: Vec<(u32, Hop)>,
+    pub(crate) out: Vec<(u32, Hop)>,
     /// Rows of the writer.
-    pub rows: Vec<Rows>,
+    pub(crate) rows: Vec<Rows>,
     /// Its appends.
-    pub appends: Vec<Append>,
+    pub(crate) appends: Vec<Append>,
     /// JSON lines of the alarms among what the writer was given.
-    pub alarms: Vec<String>,
+    pub(crate) alarms: Vec<String>,
     /// JSON lines of records that are late or dead, by the stage that put them aside.
-    pub aside: Vec<(String, Vec<u8>)>,
+    pub(crate) aside: Vec<(String, Vec<u8>)>,
     /// What was counted, by stage.
-    pub counts: Vec<(String, Counts)>,
+    pub(crate) counts: Vec<(String, Counts)>,
     /// What changed of the state.
-    pub changes: Vec<Changes>,
+    pub(crate) changes: Vec<Changes>,
     /// Newest event time and watermark, where they are made.
-    pub times: Option<(i64, i64)>,
+    pub(crate) times: Option<(i64, i64)>,
 }
 
 /// Why nothing came of it.
@@ -48,6 +46,13 @@ pub(crate) struct Outcome {
 pub(crate) enum Stopped {
     /// The state could not be read.
     State(StateError),
+    /// A stage did not start: whatever it is given, it cannot work.
+    Start {
+        /// Its place in the chain.
+        at: usize,
+        /// Why.
+        fault: Fault,
+    },
     /// A stage failed.
     Stage {
         /// Its place in the chain.
@@ -60,15 +65,17 @@ pub(crate) enum Stopped {
 /// Where work is done.
 pub(crate) struct Place<'a, B> {
     /// The state.
-    pub scope: &'a Scope<'a, B, Position>,
+    pub(crate) scope: &'a Scope<'a, B, Position>,
     /// As it was committed last.
-    pub before: &'a Root<Position>,
+    pub(crate) before: &'a Root<Position>,
     /// The partition.
-    pub partition: u32,
+    pub(crate) partition: u32,
     /// Partitions of the pipeline.
-    pub partitions: u32,
+    pub(crate) partitions: u32,
     /// Of the first function.
-    pub entrance: Option<&'a Entrance>,
+    pub(crate) entrance: Option<&'a Entrance>,
+    /// A stage that is not called: what it would be given is put aside, for this reason.
+    pub(crate) aside: Option<(usize, &'a str)>,
 }
 
 /// Gives work to the stages.
@@ -83,76 +90,92 @@ pub(crate) async fn run<B: Bucket>(
 ) -> Result<Outcome, Stopped> {
     let mut outcome = Outcome::default();
     let mut work = work;
-    let mut watermark = place.entrance.map(|entrance| {
-        let mut watermark = Watermark::new(entrance.watermark);
-        watermark.set(place.before.meta.newest, place.before.meta.watermark);
-        watermark
-    });
     let last = stages.len().saturating_sub(1);
     for (at, (stage, component)) in stages.iter_mut().zip(components).enumerate() {
-        let failed = |fault| Stopped::Stage { at, fault };
-        let mut caller = stage.take(component).await.map_err(failed)?;
         let name = stage.settings.name.clone();
-        let area = place.before.areas.get(&name).cloned().unwrap_or_default();
-        let mut stored = Stored::new(place.scope, place.before.id(), &area);
-        let passed = if component.role() == Role::Fetcher {
-            decode(&mut caller, work).await
-        } else {
-            let events = unpack(work, caller.names()).map_err(Fault::from).map_err(failed)?;
-            if component.role() == Role::Writer {
-                outcome.alarms = alarms(&events, caller.names());
-            }
-            let told = newest(&events.marks);
-            match caller.pass(events, Some(&mut stored)).await {
-                Ok(passed) => stored.changes(&name, &mut caller, told).await.map(|changes| {
-                    outcome.changes.push(changes);
-                    passed
-                }),
-                Err(fault) => Err(fault),
-            }
-        };
-        let mut passed = match (passed, stored.failed()) {
-            (_, Some(error)) => return Err(Stopped::State(error)),
-            (Err(fault), None) => return Err(failed(fault)),
-            (Ok(passed), None) => passed,
-        };
-        if let Some(watermark) = watermark.as_mut().filter(|_| at == 0) {
-            assign(watermark, &mut passed, caller.names());
+        let mut caller = stage.take(component).await.map_err(|fault| Stopped::Start { at, fault })?;
+        let failed = |fault| Stopped::Stage { at, fault };
+        let mut passed =
+            match place.aside.filter(|(aside, _)| *aside == at) {
+                Some((_, reason)) => put_aside(work, reason, caller.names()).map_err(Fault::from).map_err(failed)?,
+                None => call(&mut caller, component, place, &name, work, &mut outcome).await.map_err(|stopped| {
+                    match stopped {
+                        Called::State(error) => Stopped::State(error),
+                        Called::Fault(fault) => failed(fault),
+                    }
+                })?,
+            };
+        if let Some(entrance) = place.entrance.filter(|_| at == 0) {
+            let mut watermark = Watermark::new(entrance.watermark);
+            watermark.set(place.before.meta.newest, place.before.meta.watermark);
+            assign(&mut watermark, &mut passed, caller.names());
             outcome.times = Some((watermark.newest(), watermark.current()));
         }
         let mut aside = std::mem::take(&mut passed.rejects);
         outcome.rows.append(&mut passed.rows);
         outcome.appends.append(&mut passed.appends);
+        let events = std::mem::take(&mut passed.events);
         if at == last {
-            let parts = divide(std::mem::take(&mut passed.events), caller.names(), place, outcome.times.is_some());
-            for (partition, events) in parts {
+            for (partition, events) in divide(events, caller.names(), place) {
                 let cut = cut(events, caller.names());
                 for event in &cut.too_large {
                     put_aside_too_large(event, caller.names(), &mut aside, &mut passed.counts);
                 }
                 outcome.out.extend(cut.hops.into_iter().map(|hop| (partition, hop)));
             }
+            work = Work::nothing();
+        } else {
+            let hop = Hop::pack(events, caller.names());
+            work = Work::of_hop(hop).map_err(Fault::from).map_err(failed)?;
         }
         outcome.counts.push((name.clone(), passed.counts));
         if !aside.is_empty() {
             outcome.aside.push((name, aside));
         }
-        let hop = Hop::pack(passed.events, caller.names());
-        work = Work::of_hop(hop).map_err(Fault::from).map_err(failed)?;
         stage.keep(component, caller);
     }
     Ok(outcome)
 }
 
-async fn decode(
-    caller: &mut tapeline_invoke::Caller<tapeline_runtime::WasmInstance>,
+/// Why a call of a stage came to nothing.
+enum Called {
+    State(StateError),
+    Fault(Fault),
+}
+
+async fn call<B: Bucket>(
+    caller: &mut Caller<WasmInstance>,
+    component: &Component,
+    place: &Place<'_, B>,
+    name: &str,
     work: Work,
-) -> Result<Passed, Fault> {
+    outcome: &mut Outcome,
+) -> Result<Passed, Called> {
+    if component.role() == Role::Fetcher {
+        return decode(caller, work).await.map_err(Called::Fault);
+    }
+    let area = place.before.areas.get(name).cloned().unwrap_or_default();
+    let mut stored = Stored::new(place.scope, place.before.id(), &area);
+    let events = unpack(work, caller.names()).map_err(Fault::from).map_err(Called::Fault)?;
+    if component.role() == Role::Writer {
+        outcome.alarms = alarms(&events, caller.names());
+    }
+    let told = newest(&events.marks);
+    let passed = match caller.pass(events, Some(&mut stored)).await {
+        Ok(passed) => passed,
+        Err(fault) => return Err(stored.failed().map_or(Called::Fault(fault), Called::State)),
+    };
+    outcome.changes.push(stored.changes(name, caller, told).await.map_err(Called::Fault)?);
+    Ok(passed)
+}
+
+async fn decode(caller: &mut Caller<WasmInstance>, work: Work) -> Result<Passed, Fault> {
     match work {
         Work::Records { format, received, records } => {
             let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
             caller.decode(&records, Asking { format: Some(&format), received: Some(received) }).await
         }
+        // Marks are for those behind it.
         Work::Events { events, .. } => Ok(Passed { events, ..Passed::default() }),
     }
 }
@@ -163,6 +186,29 @@ fn unpack(work: Work, names: &mut Names) -> Result<Batch, batch::Breach> {
         Work::Events { events, names: theirs } => Hop::pack(events, &theirs).unpack(names),
         Work::Records { .. } => Err(batch::Breach("records for a stage that takes events".to_owned())),
     }
+}
+
+/// What goes on when a stage is not given something: its marks.
+fn put_aside(work: Work, reason: &str, names: &mut Names) -> Result<Passed, batch::Breach> {
+    let mut passed = Passed::default();
+    let count = match work {
+        Work::Records { records, .. } => {
+            records.iter().for_each(|record| write_dead_record(record, reason, &mut passed.rejects));
+            records.len()
+        }
+        work @ Work::Events { .. } => {
+            let mut events = unpack(work, names)?;
+            for group in &events.groups {
+                (0..group.len()).for_each(|at| write_dead_event(group, at, reason, names, &mut passed.rejects));
+            }
+            let count = batch::event_count(&events);
+            let marks = std::mem::take(&mut events.marks);
+            batch::replace_marks(&mut passed.events, marks);
+            count
+        }
+    };
+    (passed.counts.entered, passed.counts.dead) = (count as u64, count as u64);
+    Ok(passed)
 }
 
 /// Puts marks between the events, and puts aside those that are not believed.
@@ -183,16 +229,16 @@ fn assign(watermark: &mut Watermark, passed: &mut Passed, names: &Names) {
     passed.events = assigned.batch;
 }
 
-/// Events by the partition that they go on to. Marks go to all.
-fn divide<B>(events: Batch, names: &Names, place: &Place<'_, B>, is_first: bool) -> Vec<(u32, Batch)> {
-    if !is_first {
+/// Events by the partition that they go on to: behind the first function by their symbols. Marks go to all.
+fn divide<B>(events: Batch, names: &Names, place: &Place<'_, B>) -> Vec<(u32, Batch)> {
+    if place.entrance.is_none() {
         return vec![(place.partition, events)];
     }
     if place.partitions == 1 {
         return vec![(0, events)];
     }
     let part = |partition| {
-        let is_here = |group: &tapeline_invoke::contract::Group, at: usize| {
+        let is_here = |group: &Group, at: usize| {
             let symbol = group.symbol.get(at).map_or("", |symbol| names.text(Name(*symbol)));
             partition_of(symbol, place.partitions) == partition
         };
@@ -218,39 +264,4 @@ fn alarms(events: &Batch, names: &Names) -> Vec<String> {
         Element::Mark(_) => None,
     });
     lines.collect()
-}
-
-/// What comes of one record, or event, or mark that a stage fails on: it is put aside.
-pub(crate) fn put_aside(stages: &[Stage], at: usize, work: &Work, fault: &Fault) -> Outcome {
-    let mut outcome = Outcome::default();
-    let mut lines = Vec::new();
-    let reason = fault.to_string();
-    let mut count = 1;
-    match work {
-        Work::Records { records, .. } => {
-            records.iter().for_each(|record| write_dead_record(record, &reason, &mut lines));
-        }
-        Work::Events { events, names } => {
-            for group in &events.groups {
-                write_dead_event(group, 0, &reason, names, &mut lines);
-            }
-            count = batch::event_count(events) as u64;
-        }
-    }
-    let counts = |dead, out| Counts { entered: count, dead, out, ..Counts::default() };
-    for stage in stages.get(..at).unwrap_or_default() {
-        outcome.counts.push((stage.settings.name.clone(), counts(0, count)));
-    }
-    if let Some(stage) = stages.get(at) {
-        outcome.counts.push((stage.settings.name.clone(), counts(count, 0)));
-        outcome.aside.push((stage.settings.name.clone(), lines));
-    }
-    outcome
-}
-
-/// Adds what was counted.
-pub(crate) fn add_counts(total: &mut BTreeMap<String, Counts>, counts: Vec<(String, Counts)>) {
-    for (stage, counts) in counts {
-        total.entry(stage).or_default().add(&counts);
-    }
 }

@@ -88,7 +88,7 @@ impl Components {
         };
         let digest = pointer.digest.clone();
         self.pointers.insert(stage.to_owned(), pointer);
-        digest.map_or_else(|| self.packaged(component).map(|(digest, _)| digest), Ok)
+        digest.map_or_else(|| self.packaged_digest(component), Ok)
     }
 
     async fn read_pointer(&self, stage: &str, known: Option<Pointer>) -> Result<Pointer, ComponentError> {
@@ -159,6 +159,14 @@ impl Components {
             }
             Err(error) => Err(unavailable(&error)),
         }
+    }
+
+    /// The digest of a component of the package.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn packaged_digest(&self, component: &str) -> Result<Arc<str>, ComponentError> {
+        self.packaged(component).map(|(digest, _)| digest)
     }
 
     /// The digest and file of a component of the package.

@@ -56,6 +56,9 @@ impl DynamoBucket {
 }
 
 impl Bucket for DynamoBucket {
+    /// An item has 400 KB, its key included.
+    const VALUE_BYTES_MAX: u64 = 390_000;
+
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
         let gets: Vec<_> = keys.iter().map(|key| self.get(key)).collect();
         stream::iter(gets).buffered(REQUESTS_MAX).try_collect().await

@@ -1,9 +1,8 @@
 //! A function: messages of a partition in, one after the other; each done as a whole and committed, or not at all.
 //!
-//! What a message gives out is sent, and written, before its commit, under numbers and names that depend on the message
-//! and on what was committed before it alone. So whoever does it again, after a crash or at the same time, sends and
-//! writes the same; of several, one commits. What could come out differently is decided by a commit of its own, before
-//! anything is sent: which version of a stage runs, and which record is put aside because a stage fails on it.
+//! What a message gives out is committed along with the state ([`Outbox`]) and sent, and written, after that. A message is
+//! done when both have happened. So whoever comes after a crash, or at the same time, either does what was never committed,
+//! in its own way, or sends once more what was, word for word.
 
 use std::{
     collections::BTreeMap,
@@ -12,16 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tapeline_invoke::Hop;
 use tapeline_runtime::{Component, Fault};
-use tapeline_state::{Next, Root, Scope, StateError};
+use tapeline_state::{Limits, Next, Root, Scope, StateError};
 
 use crate::{
     cached::Cached,
-    chain::{self, Outcome, Stopped, add_counts},
+    chain::{self, Outcome, Stopped},
     clients::Clients,
     components::{ComponentError, Components},
     dynamo::DynamoBucket,
     message::{Numbered, Raw, Unreadable},
+    outbox::Outbox,
     position::{Position, Runs},
     settings::Settings,
     sink::{DeadLetters, Objects, Part, Queue, Rows, SinkError, Topic},
@@ -31,8 +32,8 @@ use crate::{
 
 /// Times that a message is begun again because somebody else has committed.
 const TRIES_MAX: usize = 32;
-/// Receives of a message after which even a deadline that others have kept is held against the stage.
-const RECEIVES_MANY: u32 = 4;
+/// Bytes of the state of a partition in one function.
+const STATE_BYTES_MAX: u64 = 64 << 20;
 
 /// A message as SQS gives it.
 #[derive(Clone, Debug)]
@@ -40,11 +41,9 @@ pub struct Received {
     /// What SQS calls it.
     pub id: String,
     /// Its number in its group, by SQS.
-    pub sequence: u128,
+    pub sequence: Option<u128>,
     /// When it was sent, ns since the epoch.
     pub sent: i64,
-    /// How often it was received.
-    pub receives: u32,
     /// What it says.
     pub body: String,
 }
@@ -52,17 +51,35 @@ pub struct Received {
 /// Why a message is not done. It comes again.
 #[derive(Debug, thiserror::Error)]
 pub enum Undone {
-    /// It is none of ours, or one before it is missing.
+    /// It is none of ours.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+    /// It is not of a FIFO queue.
+    #[error("the message has no number: the queue is no FIFO queue")]
+    Unnumbered,
     /// One before it is missing.
-    #[error("message {found} came, where {expected} is due: what is between is in the dead-letter queue, or lost")]
+    #[error("message {found} of {producer} came, where {expected} is due: what is between is lost")]
     Gap {
+        /// Who gave it out.
+        producer: String,
         /// The number that it has.
-        found: u64,
+        found: u128,
         /// The number that it should have.
         expected: u128,
     },
+    /// The pipeline was deployed in another way than before.
+    #[error(
+        "the state is that of {stored}, and the function is {deployed}: stages that share a function, and partitions, must not change while there is data"
+    )]
+    Layout {
+        /// What was committed.
+        stored: String,
+        /// What it is now.
+        deployed: String,
+    },
+    /// There is nowhere to put what came of it.
+    #[error("the function has nowhere to put {0}")]
+    Nowhere(&'static str),
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
@@ -109,6 +126,19 @@ pub struct Function {
     objects: Option<Objects>,
     topic: Option<Topic>,
     dead_letters: DeadLetters,
+    /// What was committed last in each partition, as far as is known here, and sent.
+    known: BTreeMap<u32, Root<Position>>,
+}
+
+/// A message and what it asks for.
+struct Job<'a> {
+    partition: u32,
+    producer: String,
+    number: u128,
+    work: Work,
+    message: &'a Received,
+    /// By when it must be done.
+    until: Instant,
 }
 
 impl Function {
@@ -132,6 +162,7 @@ impl Function {
             objects: settings.objects_bucket.as_ref().map(|name| Objects::new(clients.s3.clone(), name.clone())),
             topic: settings.alarms_topic.as_ref().map(topic),
             dead_letters: DeadLetters::new(clients.dynamodb.clone(), settings.dead_letters_table.clone()),
+            known: BTreeMap::new(),
             settings,
             clients,
         })
@@ -139,19 +170,19 @@ impl Function {
 
     /// The state of a partition.
     pub fn scope(&self, partition: u32) -> Scope<'_, Cached<DynamoBucket>, Position> {
-        Scope::of_segment(&self.state, &self.settings.pipeline, self.settings.name(), partition)
+        scope(&self.state, &self.settings, partition)
     }
 
     /// The store of the state.
-    pub const fn state(&self) -> &Arc<Cached<DynamoBucket>> {
+    pub(crate) const fn state(&self) -> &Arc<Cached<DynamoBucket>> {
         &self.state
     }
 
-    /// The stage of this name with the component that it is to run.
+    /// The stage of this name, with the component that it is to run.
     ///
     /// # Errors
     /// When there is no such component.
-    pub async fn stage(&mut self, name: &str) -> Result<Option<(&mut Stage, Component)>, ComponentError> {
+    pub(crate) async fn stage(&mut self, name: &str) -> Result<Option<(&mut Stage, Component)>, ComponentError> {
         let Some(at) = self.stages.iter().position(|stage| stage.settings.name == name) else { return Ok(None) };
         let component = self.settings.stages.get(at).map_or("", |stage| &stage.component);
         let digest = self.components.wanted(name, component).await?;
@@ -164,246 +195,367 @@ impl Function {
     /// # Errors
     /// When it is not done; then none behind it may be.
     pub async fn take(&mut self, partition: u32, message: &Received, until: Instant) -> Result<Done, Undone> {
-        let is_first = self.settings.entrance.is_some();
-        let (number, work) = match &self.settings.entrance {
-            Some(entrance) => {
-                let raw = Raw::decode(&message.body, &entrance.format)?;
-                (message.sequence, Work::of_raw(raw, message.sent))
-            }
-            None => {
-                let Numbered { number, hop } = Numbered::decode(&message.body)?;
-                let work = Work::of_hop(hop).map_err(|breach| StateError::Corrupt(breach.to_string()))?;
-                (u128::from(number), work)
-            }
-        };
+        let job = self.job(partition, message, until).await?;
+        let received = job.work.received();
         let mut tries = 0;
-        let mut is_stored = false;
         loop {
-            let before = self.scope(partition).begin().await?;
-            if number <= before.meta.last {
-                return Ok(Done::default());
+            let before = match self.known.remove(&partition) {
+                Some(known) => known,
+                None => {
+                    let last = self.scope(partition).begin().await?;
+                    self.deliver(partition, &last).await?;
+                    last
+                }
+            };
+            if job.number <= before.meta.last_of(&job.producer) {
+                let is_new = tries > 0;
+                self.known.insert(partition, before);
+                return Ok(Done { received: received.filter(|_| is_new) });
             }
-            if !is_first && number != before.meta.last + 1 {
-                let found = u64::try_from(number).unwrap_or(u64::MAX);
-                return Err(Undone::Gap { found, expected: before.meta.last + 1 });
-            }
-            if let (Work::Records { format, received, records }, Some(objects), false) =
-                (&work, &self.objects, is_stored || before.meta.done > 0)
-            {
-                objects.put_raw(self.settings.name(), number, records, (format, *received)).await?;
-                is_stored = true;
-            }
-            match self.step(partition, &before, number, &work, message, until).await {
-                Ok(true) => return Ok(Done { received: work.received() }),
-                Ok(false) => tries = 0,
+            match self.step(&before, &job).await {
+                Ok(after) => {
+                    self.deliver(partition, &after).await?;
+                    self.known.insert(partition, after);
+                    tries = 1;
+                }
                 Err(Undone::State(StateError::Conflict)) if tries < TRIES_MAX => tries += 1,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Does a part of a message, or finds out how it can be done; commits that. Whether all of it is done now.
-    async fn step(
-        &mut self,
-        partition: u32,
-        before: &Root<Position>,
-        number: u128,
-        work: &Work,
-        message: &Received,
-        until: Instant,
-    ) -> Result<bool, Undone> {
-        let Some(components) = self.components(partition, before).await? else { return Ok(false) };
-        let from = before.meta.done as usize;
-        let to = match before.meta.span as usize {
-            0 => work.len(),
-            span => work.len().min(from + span),
+    /// What a message asks for. Of the first function, what it brings is stored as it came.
+    async fn job<'a>(&self, partition: u32, message: &'a Received, until: Instant) -> Result<Job<'a>, Undone> {
+        let Some(entrance) = &self.settings.entrance else {
+            let Numbered { producer, number, hop } = Numbered::decode(&message.body)?;
+            let work = Work::of_hop(hop).map_err(|breach| StateError::Corrupt(breach.to_string()))?;
+            return Ok(Job { partition, producer, number: u128::from(number), work, message, until });
         };
-        if until.saturating_duration_since(Instant::now()) < self.time_needed() {
-            return Err(Undone::NoTime);
+        let number = message.sequence.ok_or(Undone::Unnumbered)?;
+        // What begins as one of ours and is none is a record that no fetcher knows: it ends in the dead letters.
+        let unreadable = |_| Raw::Records {
+            format: entrance.format.clone(),
+            received: None,
+            body: message.body.clone().into_bytes(),
+        };
+        let raw = Raw::decode(&message.body, &entrance.format).unwrap_or_else(unreadable);
+        if let (Raw::Records { format, received, body }, Some(objects)) = (&raw, &self.objects) {
+            let stage = self.settings.name();
+            objects.put_raw(stage, number, body, (format, received.unwrap_or(message.sent))).await?;
         }
-        let part = work.part(from..to);
-        let scope = Scope::of_segment(&*self.state, &self.settings.pipeline, self.settings.name(), partition);
+        let work = match raw {
+            Raw::Mark { quiet_since: Some(since), .. } if !self.is_quiet(partition, since).await? => Work::nothing(),
+            raw => Work::of_raw(raw, message.sent),
+        };
+        Ok(Job { partition, producer: String::new(), number, work, message, until })
+    }
+
+    /// Whether no event has been done that was sent after this time.
+    async fn is_quiet(&self, partition: u32, since: i64) -> Result<bool, StateError> {
+        let known = self.known.get(&partition).map(|root| root.meta.sent);
+        let sent = match known {
+            Some(sent) => sent,
+            None => self.scope(partition).begin().await?.meta.sent,
+        };
+        Ok(sent <= since)
+    }
+
+    /// Does what is left of a message, or a part of it, or finds out how it can be done. Gives what is committed then.
+    async fn step(&mut self, before: &Root<Position>, job: &Job<'_>) -> Result<Root<Position>, Undone> {
+        let layout = self.layout();
+        if !matches!(&before.meta.layout, stored if stored.is_empty() || *stored == layout) {
+            return Err(Undone::Layout { stored: before.meta.layout.clone(), deployed: layout });
+        }
+        if self.settings.entrance.is_none() && job.number != before.meta.last_of(&job.producer) + 1 {
+            // What is known here may be behind what others have done.
+            let last = self.scope(job.partition).begin().await?;
+            if last.id() != before.id() {
+                return Err(StateError::Conflict.into());
+            }
+            let expected = before.meta.last_of(&job.producer) + 1;
+            return Err(Undone::Gap { producer: job.producer.clone(), found: job.number, expected });
+        }
+        let (runs, components) = self.components(&before.meta).await?;
+        if runs != before.meta.runs {
+            for (stage, runs) in &runs {
+                tracing::info!(stage, digest = runs.digest, partition = job.partition, "version");
+            }
+            let meta = Position { runs, layout, ..before.meta.clone() };
+            return self.decide(job.partition, before, meta).await;
+        }
+        let mut partial = before.meta.partial_of(&job.producer, job.number);
+        let from = partial.done as usize;
+        let to = match partial.span as usize {
+            0 => job.work.len(),
+            span => job.work.len().min(from + span),
+        };
+        let part = job.work.part(from..to);
+        let aside = partial.aside.take().map(|(at, reason)| (at as usize, reason));
+        let aside = aside.as_ref().map(|(at, reason)| (*at, reason.as_str()));
+        let outcome = match self.run(before, job, &components, &part, aside).await? {
+            Ok(outcome) => outcome,
+            Err(blamed) => return self.blame(before, job, &components, &part, blamed).await,
+        };
+        let mut meta = before.meta.clone();
+        meta.partial = if to == job.work.len() {
+            meta.last.insert(job.producer.clone(), job.number);
+            None
+        } else {
+            partial.done = u32::try_from(to).unwrap_or(u32::MAX);
+            // What is behind the one that was to blame may be good.
+            partial.span = if to - from == 1 { 0 } else { partial.span };
+            Some(partial)
+        };
+        if part.received().is_some() {
+            meta.sent = job.message.sent;
+        }
+        meta.runs.values_mut().for_each(|runs| runs.take(part.len() as u64));
+        match self.commit(job.partition, before, meta, outcome).await {
+            // One record alone may be too much for the store, too.
+            Err(Undone::State(StateError::Full { area, bytes, max })) if aside.is_none() => {
+                let fault = Fault::State(format!("{area} would have {bytes} bytes; it may have {max}"));
+                let at = self.stages.iter().position(|stage| stage.settings.name == area).unwrap_or_default();
+                self.narrow(before, job, &part, at, &fault).await
+            }
+            committed => committed,
+        }
+    }
+
+    /// Gives work to the stages; with fresh instances again when one fails, since what it did before may be to blame.
+    async fn run(
+        &mut self,
+        before: &Root<Position>,
+        job: &Job<'_>,
+        components: &[Component],
+        part: &Work,
+        aside: Option<(usize, &str)>,
+    ) -> Result<Result<Outcome, (usize, Fault)>, Undone> {
+        let scope = scope(&self.state, &self.settings, job.partition);
         let place = chain::Place {
             scope: &scope,
             before,
-            partition,
+            partition: job.partition,
             partitions: self.settings.partitions,
             entrance: self.settings.entrance.as_ref(),
+            aside,
         };
-        let mut must_be_first = false;
-        let outcome = match chain::run(&mut self.stages, &components, &place, part.clone()).await {
-            Ok(outcome) => outcome,
-            Err(Stopped::State(error)) => return Err(error.into()),
-            Err(Stopped::Stage { at, fault }) => {
-                // Another try may keep a deadline: then what it has sent must not be contradicted.
-                must_be_first = matches!(fault, Fault::Deadline(_)) && message.receives < RECEIVES_MANY;
-                let blamed = self.blame(partition, before, (at, &fault), &part, must_be_first).await?;
-                let Some(outcome) = blamed else { return Ok(false) };
-                outcome
+        let needed: Duration = self.settings.stages.iter().map(|stage| stage.limits.call_time_max).sum();
+        let mut is_fresh = self.stages.iter().all(|stage| !stage.is_kept());
+        loop {
+            if job.until.saturating_duration_since(Instant::now()) < needed {
+                return Err(Undone::NoTime);
             }
-        };
-        let is_done = to == work.len();
-        let mut meta = before.meta.clone();
-        if is_done {
-            (meta.last, meta.done, meta.span) = (number, 0, 0);
-        } else {
-            meta.done = u32::try_from(to).unwrap_or(u32::MAX);
-            // What is behind the one that was to blame may be good.
-            meta.span = if to - from == 1 { 0 } else { meta.span };
+            match chain::run(&mut self.stages, components, &place, part.clone()).await {
+                Ok(outcome) => return Ok(Ok(outcome)),
+                Err(Stopped::State(error)) => return Err(error.into()),
+                Err(Stopped::Start { at, fault }) => {
+                    let stage = self.settings.stages.get(at).map_or("", |stage| &stage.name);
+                    let is_on_trial = before.meta.runs.get(stage).is_some_and(|runs| runs.before.is_some());
+                    if is_on_trial {
+                        return Ok(Err((at, fault)));
+                    }
+                    return Err(Undone::Stage { stage: stage.to_owned(), fault });
+                }
+                Err(Stopped::Stage { at, fault }) if is_fresh => return Ok(Err((at, fault))),
+                Err(Stopped::Stage { .. }) => {
+                    is_fresh = true;
+                    self.stages.iter_mut().for_each(Stage::forget);
+                }
+            }
         }
-        if part.received().is_some() {
-            meta.sent = message.sent;
-        }
-        let place = Part { partition, number, from: before.meta.done };
-        meta.runs.values_mut().for_each(|runs| runs.take(part.len() as u64));
-        self.commit(before, meta, outcome, place, must_be_first).await?;
-        Ok(is_done)
     }
 
-    /// What each stage runs, if that is what it is to run; else commits that it is from now on.
-    async fn components(&mut self, partition: u32, before: &Root<Position>) -> Result<Option<Vec<Component>>, Undone> {
-        let mut runs = before.meta.runs.clone();
-        let mut components = Vec::with_capacity(self.stages.len());
+    /// What each stage is to run from now on, and that, made ready.
+    async fn components(&mut self, position: &Position) -> Result<(BTreeMap<String, Runs>, Vec<Component>), Undone> {
+        let mut runs = BTreeMap::new();
+        let mut components = Vec::with_capacity(self.settings.stages.len());
         for stage in &self.settings.stages {
-            let running = runs.entry(stage.name.clone()).or_default();
+            let running = position.runs.get(&stage.name).cloned().unwrap_or_default();
             let wanted = self.components.wanted(&stage.name, &stage.component).await?;
-            if let Some(next) = running.towards(&wanted) {
-                // What is not there, or is damaged, leaves the one that runs where it is.
-                match self.components.load(&next.digest, &stage.component).await {
-                    Ok(_) => *running = next,
-                    Err(error) if running.digest.is_empty() => return Err(error.into()),
-                    Err(error) => tracing::error!(stage = stage.name, %error, "what is wanted cannot be run"),
+            let mut choices: Vec<Runs> = running.towards(&wanted).into_iter().collect();
+            if !running.digest.is_empty() {
+                choices.push(running);
+            }
+            // What ran may have come with a package that is no more, and what was pushed may be for another engine.
+            let packaged = self.components.packaged_digest(&stage.component)?.to_string();
+            choices.push(Runs { digest: packaged, ..Runs::default() });
+            let mut found = None;
+            for choice in choices {
+                match self.components.load(&choice.digest, &stage.component).await {
+                    Ok(component) => {
+                        found = Some((choice, component));
+                        break;
+                    }
+                    Err(error @ ComponentError::Unavailable(_)) => return Err(error.into()),
+                    Err(error) => tracing::error!(stage = stage.name, %error, "it cannot be run"),
                 }
             }
-            match self.components.load(&running.digest, &stage.component).await {
-                Ok(component) => components.push(component),
-                // It came with a package that is no more.
-                Err(error) => {
-                    tracing::warn!(stage = stage.name, %error, "what ran is gone");
-                    let next = Runs { digest: wanted.to_string(), ..Runs::default() };
-                    components.push(self.components.load(&wanted, &stage.component).await?);
-                    *running = next;
-                }
-            }
+            let unfit = || ComponentError::Unfit(format!("there is no component for stage {}", stage.name));
+            let (choice, component) = found.ok_or_else(unfit)?;
+            runs.insert(stage.name.clone(), choice);
+            components.push(component);
         }
-        if runs == before.meta.runs {
-            return Ok(Some(components));
-        }
-        for (stage, runs) in &runs {
-            tracing::info!(stage, digest = runs.digest, partition, "version");
-        }
-        let meta = Position { runs, ..before.meta.clone() };
-        self.decide(partition, before, meta, false).await?;
-        Ok(None)
+        Ok((runs, components))
     }
 
-    /// A stage has failed. A new version is taken back; else a smaller part is tried; or what is to blame is put aside,
-    /// which gives an outcome.
+    /// A stage has failed. A version on trial is taken back if the one before it does not fail; else half of the part is
+    /// tried; or what is to blame is put aside. Gives what is committed then.
     async fn blame(
-        &self,
-        partition: u32,
+        &mut self,
         before: &Root<Position>,
-        (at, fault): (usize, &Fault),
+        job: &Job<'_>,
+        components: &[Component],
         part: &Work,
-        must_be_first: bool,
-    ) -> Result<Option<Outcome>, Undone> {
-        let stage = self.settings.stages.get(at).map(|stage| stage.name.clone()).unwrap_or_default();
-        let mut meta = before.meta.clone();
-        if let Some(back) = meta.runs.get(&stage).and_then(Runs::rolled_back) {
-            tracing::error!(stage, %fault, refused = back.refused, digest = back.digest, "rolled back");
-            meta.runs.insert(stage, back);
-            self.decide(partition, before, meta, must_be_first).await?;
-            return Ok(None);
+        (at, fault): (usize, Fault),
+    ) -> Result<Root<Position>, Undone> {
+        let Some(settings) = self.settings.stages.get(at).cloned() else { return Err(Undone::Nowhere("a fault")) };
+        let runs = before.meta.runs.get(&settings.name);
+        if let Some(back) = runs.and_then(Runs::rolled_back)
+            && let Ok(component) = self.components.load(&back.digest, &settings.component).await
+        {
+            let mut components = components.to_vec();
+            components.splice(at..=at, [component]);
+            if matches!(self.run(before, job, &components, part, None).await, Ok(Ok(_))) {
+                let stage = settings.name;
+                tracing::error!(stage, %fault, refused = back.refused, digest = back.digest, "rolled back");
+                let mut meta = before.meta.clone();
+                meta.runs.insert(stage, back);
+                return self.decide(job.partition, before, meta).await;
+            }
         }
         if matches!(fault, Fault::Settings(_) | Fault::State(_)) {
-            return Err(Undone::Stage { stage, fault: fault.clone() });
+            return Err(Undone::Stage { stage: settings.name, fault });
         }
+        self.narrow(before, job, part, at, &fault).await
+    }
+
+    /// Half of a part is to be tried next; or it is one record, which is to be put aside.
+    async fn narrow(
+        &self,
+        before: &Root<Position>,
+        job: &Job<'_>,
+        part: &Work,
+        at: usize,
+        fault: &Fault,
+    ) -> Result<Root<Position>, Undone> {
+        let stage = self.settings.stages.get(at).map_or("", |stage| &stage.name);
+        let mut partial = before.meta.partial_of(&job.producer, job.number);
         if part.len() > 1 {
             tracing::warn!(stage, %fault, records = part.len(), "a stage has failed; half of it is tried");
-            meta.span = u32::try_from(part.len() / 2).unwrap_or(u32::MAX);
-            self.decide(partition, before, meta, must_be_first).await?;
-            return Ok(None);
+            partial.span = u32::try_from(part.len() / 2).unwrap_or(u32::MAX);
+        } else {
+            tracing::error!(stage, %fault, "a record is put aside");
+            partial.span = 1;
+            partial.aside = Some((u32::try_from(at).unwrap_or_default(), fault.to_string()));
         }
-        tracing::error!(stage, %fault, "a record is put aside");
-        Ok(Some(chain::put_aside(&self.stages, at, part, fault)))
+        let meta = Position { partial: Some(partial), ..before.meta.clone() };
+        self.decide(job.partition, before, meta).await
     }
 
     /// Commits a decision: no work is done with it.
-    async fn decide(
+    async fn decide(&self, partition: u32, before: &Root<Position>, meta: Position) -> Result<Root<Position>, Undone> {
+        let next = Next { meta: Some(meta), ..Next::default() };
+        Ok(self.scope(partition).commit(before, next).await?)
+    }
+
+    /// Commits what came of work.
+    async fn commit(
         &self,
         partition: u32,
         before: &Root<Position>,
-        meta: Position,
-        must_be_first: bool,
-    ) -> Result<(), Undone> {
-        let scope = self.scope(partition);
-        let next = Next { meta: Some(meta), ..Next::default() };
-        let Some(attempt) = scope.prepare(before, next).await? else { return Ok(()) };
-        if must_be_first && !attempt.is_first() {
-            return Err(StateError::Conflict.into());
-        }
-        Ok(scope.finish(attempt).await?)
-    }
-
-    /// Sends and writes what came of work, and commits it.
-    async fn commit(
-        &self,
-        before: &Root<Position>,
         mut meta: Position,
         outcome: Outcome,
-        part: Part,
-        must_be_first: bool,
-    ) -> Result<(), Undone> {
+    ) -> Result<Root<Position>, Undone> {
         let Outcome { out, rows, appends, alarms, aside, counts, changes, times } = outcome;
-        add_counts(&mut meta.counts, counts);
+        meta.layout = self.layout();
+        meta.steps += 1;
+        for (stage, counts) in counts {
+            meta.counts.entry(stage).or_default().add(&counts);
+        }
         if let Some((newest, watermark)) = times {
             (meta.newest, meta.watermark) = (newest, watermark);
         }
-        let mut groups: BTreeMap<u32, Vec<(String, String)>> = BTreeMap::new();
-        for (to, hop) in out {
+        let mut outbox = Outbox { step: meta.steps, rows, appends, alarms, aside, ..Outbox::default() };
+        // The last stage of all lets nothing through but marks.
+        for (to, hop) in out.into_iter().filter(|_| self.out.is_some()) {
             let number = meta.given.entry(to).or_default();
             *number += 1;
-            let body = Numbered { number: *number, hop }.encode();
-            groups.entry(to).or_default().push((format!("{to}-{number}"), body));
+            outbox.out.entry(to).or_default().push((*number, hop));
         }
-        let scope = self.scope(part.partition);
-        let next = Next { meta: Some(meta), changes, ..Next::default() };
-        // From here on others know that it may have been sent.
-        let Some(attempt) = scope.prepare(before, next).await? else { return Ok(()) };
-        if must_be_first && !attempt.is_first() {
-            return Err(StateError::Conflict.into());
-        }
-        let sent = async {
-            match &self.out {
-                Some(queue) => queue.send(groups.into_iter().map(|(to, sent)| (to.to_string(), sent)).collect()).await,
-                None => Ok(()),
-            }
-        };
-        let written = async {
-            match &self.rows {
-                Some(table) => table.put(&rows, part).await,
-                None => Ok(()),
-            }
-        };
-        let appended = async {
-            match self.objects.as_ref().filter(|_| !appends.is_empty()) {
-                Some(objects) => objects.put(&appends, part).await,
-                None => Ok(()),
-            }
-        };
-        let told = async {
-            match &self.topic {
-                Some(topic) => topic.tell(&alarms).await,
-                None => Ok(()),
-            }
-        };
-        let kept = self.dead_letters.put(&aside, part);
-        futures_util::try_join!(sent, written, appended, told, kept)?;
-        Ok(scope.finish(attempt).await?)
+        let next = Next { meta: Some(meta), changes, outbox: outbox.pieces(), ..Next::default() };
+        Ok(self.scope(partition).commit(before, next).await?)
     }
 
-    /// What a call of all stages may take, at least.
-    fn time_needed(&self) -> Duration {
-        self.settings.stages.iter().map(|stage| stage.limits.call_time_max).sum()
+    /// Sends and writes what a commit gave out.
+    async fn deliver(&self, partition: u32, root: &Root<Position>) -> Result<(), Undone> {
+        if !root.has_outbox() {
+            return Ok(());
+        }
+        let scope = self.scope(partition);
+        let pieces = match scope.outbox(root).await {
+            Ok(pieces) => pieces,
+            // Somebody has committed since, who has sent it.
+            Err(StateError::Conflict) => return Err(StateError::Conflict.into()),
+            Err(error) => return Err(error.into()),
+        };
+        let corrupt = || StateError::Corrupt(format!("{}: outbox", scope.name()));
+        let Outbox { step, out, rows, appends, alarms, aside } = Outbox::of_pieces(&pieces).ok_or_else(corrupt)?;
+        let part = Part { partition, step };
+        let sent = async {
+            let Some(queue) = &self.out else { return nowhere(out.is_empty(), "messages") };
+            let producer = self.layout_of_stages();
+            let message = |to: u32, (number, hop): (u64, Hop)| {
+                let body = Numbered { producer: producer.clone(), number, hop }.encode();
+                (format!("{}-{to}-{number}", digest_of(&producer)), body)
+            };
+            let groups = out
+                .into_iter()
+                .map(|(to, hops)| (to.to_string(), hops.into_iter().map(|hop| message(to, hop)).collect::<Vec<_>>()));
+            Ok(queue.send(groups.collect()).await?)
+        };
+        let written = async {
+            let Some(table) = &self.rows else { return nowhere(rows.is_empty(), "rows") };
+            Ok(table.put(&rows, part).await?)
+        };
+        let appended = async {
+            let Some(objects) = &self.objects else { return nowhere(appends.is_empty(), "appends to files") };
+            Ok(objects.put(&appends, part).await?)
+        };
+        let told = async {
+            let Some(topic) = &self.topic else { return nowhere(alarms.is_empty(), "alarms") };
+            Ok::<_, Undone>(topic.tell(&alarms).await?)
+        };
+        let kept = async { Ok::<_, Undone>(self.dead_letters.put(&aside, part).await?) };
+        futures_util::try_join!(sent, written, appended, told, kept).map(drop)
     }
+
+    /// The stages that share the function, and the partitions of the pipeline.
+    fn layout(&self) -> String {
+        format!("{}, partitions {}", self.layout_of_stages(), self.settings.partitions)
+    }
+
+    fn layout_of_stages(&self) -> String {
+        let names: Vec<&str> = self.settings.stages.iter().map(|stage| stage.name.as_str()).collect();
+        names.join("+")
+    }
+}
+
+fn nowhere(is_empty: bool, what: &'static str) -> Result<(), Undone> {
+    if is_empty { Ok(()) } else { Err(Undone::Nowhere(what)) }
+}
+
+/// SQS takes few letters for what it knows a message by.
+fn digest_of(producer: &str) -> String {
+    tapeline_runtime::digest(producer.as_bytes()).chars().take(16).collect()
+}
+
+/// The state of a partition: as much for each stage as leaves a root that is stored in one piece.
+fn scope<'a>(
+    state: &'a Cached<DynamoBucket>,
+    settings: &Settings,
+    partition: u32,
+) -> Scope<'a, Cached<DynamoBucket>, Position> {
+    let stages = settings.stages.len().max(1) as u64;
+    let limits = Limits { area_bytes: STATE_BYTES_MAX / stages, ..Limits::default() };
+    Scope::of_segment(state, &settings.pipeline, settings.name(), partition).with_limits(limits)
 }

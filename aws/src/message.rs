@@ -12,6 +12,8 @@ use tapeline_invoke::{Hop, batch, contract::Batch, names::Names};
 pub const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of a message before it is a text: a third is added by base64.
 pub const PAYLOAD_BYTES_MAX: usize = 190_000;
+/// Bytes of events in a message: as many as fit, with who gives them out.
+const HOP_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - 4_000;
 /// Bytes of records in a message: as many as fit, with their format.
 pub const RECORDS_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - 1_000;
 /// The group of the first queue: what enters has one order.
@@ -32,14 +34,22 @@ pub enum Raw {
         /// The lines.
         body: Vec<u8>,
     },
-    /// The watermark has come so far, ns since the epoch; `i64::MAX` says that nothing comes any more.
-    Mark(i64),
+    /// The watermark has come so far.
+    Mark {
+        /// Ns since the epoch; `i64::MAX` says that nothing comes any more.
+        mark: i64,
+        /// Said by the clock, when the last event had been sent at this time, ns since the epoch: it is not so any more when
+        /// one has been sent since.
+        quiet_since: Option<i64>,
+    },
 }
 
 /// What goes from one function to the next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Numbered {
-    /// Its number in its group, from 1, without gaps.
+    /// Who gives it out.
+    pub producer: String,
+    /// Its number among those of the producer in its group, from 1, without gaps.
     pub number: u64,
     /// The events and marks.
     pub hop: Hop,
@@ -125,10 +135,9 @@ pub fn cut(events: Batch, names: &Names) -> Cut {
             continue;
         }
         let hop = Hop::pack(events.clone(), names);
-        let numbered = Numbered { number: u64::MAX, hop };
-        let bytes = postcard::to_allocvec(&numbered).map_or(usize::MAX, |bytes| bytes.len());
-        if bytes <= PAYLOAD_BYTES_MAX {
-            out.hops.push(numbered.hop);
+        let bytes = postcard::to_allocvec(&hop).map_or(usize::MAX, |bytes| bytes.len());
+        if bytes <= HOP_BYTES_MAX {
+            out.hops.push(hop);
         } else if count == 1 {
             out.too_large.push(events);
         } else {
@@ -196,7 +205,8 @@ mod tests {
         assert!(cut.hops.len() > 2 && cut.too_large.is_empty());
         let mut joined = batch::empty();
         for hop in cut.hops {
-            let message = Numbered { number: u64::MAX, hop }.encode();
+            let producer = "x".repeat(3_900);
+            let message = Numbered { producer, number: u64::MAX, hop }.encode();
             assert!(message.len() <= MESSAGE_BYTES_MAX, "{}", message.len());
             let hop = Numbered::decode(&message).unwrap().hop;
             joined = batch::join(joined, hop.unpack(&mut names).unwrap()).unwrap();

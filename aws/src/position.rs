@@ -8,13 +8,15 @@ use tapeline_invoke::Counts;
 /// What is committed along with the state of a partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Position {
-    /// Number of the last message that was done as a whole. Of the first function it is the number that SQS gave it.
-    pub last: u128,
-    /// Records, events and marks of the message behind it that are done.
-    pub done: u32,
-    /// So many of them are done at once; 0 for all. It is halved when a stage fails, until the one is found that is to
-    /// blame.
-    pub span: u32,
+    /// Which stages share the function, and into how many partitions symbols are divided; empty before the first commit.
+    pub layout: String,
+    /// Number of the last message of each producer that was done as a whole. What enters the pipeline has no producer, and
+    /// the number that SQS gave it.
+    pub last: BTreeMap<String, u128>,
+    /// The message that is being done in parts.
+    pub partial: Option<Partial>,
+    /// Commits of work; what it gave out is named by this.
+    pub steps: u64,
     /// Messages given out to each partition, which is the number of the last one.
     pub given: BTreeMap<u32, u64>,
     /// The newest event time, of the first function; `i64::MIN` before the first.
@@ -32,9 +34,10 @@ pub struct Position {
 impl Default for Position {
     fn default() -> Self {
         Self {
-            last: 0,
-            done: 0,
-            span: 0,
+            layout: String::new(),
+            last: BTreeMap::new(),
+            partial: None,
+            steps: 0,
             given: BTreeMap::new(),
             newest: i64::MIN,
             watermark: i64::MIN,
@@ -42,6 +45,35 @@ impl Default for Position {
             runs: BTreeMap::new(),
             counts: BTreeMap::new(),
         }
+    }
+}
+
+/// A message that is done in parts, because a stage has failed on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partial {
+    /// Who gave it out.
+    pub producer: String,
+    /// Its number.
+    pub number: u128,
+    /// Records, events and marks of it that are done.
+    pub done: u32,
+    /// So many of them are done at once; 0 for all. It is halved when a stage fails, until the one is found that is to
+    /// blame.
+    pub span: u32,
+    /// The next one is to blame: it is put aside at the stage of this place, for this reason.
+    pub aside: Option<(u32, String)>,
+}
+
+impl Position {
+    /// The number of a producer's last message that was done as a whole.
+    pub fn last_of(&self, producer: &str) -> u128 {
+        self.last.get(producer).copied().unwrap_or_default()
+    }
+
+    /// What has been done of a message.
+    pub fn partial_of(&self, producer: &str, number: u128) -> Partial {
+        let known = self.partial.clone().filter(|partial| partial.producer == producer && partial.number == number);
+        known.unwrap_or_else(|| Partial { producer: producer.to_owned(), number, done: 0, span: 0, aside: None })
     }
 }
 
@@ -65,7 +97,7 @@ impl Runs {
     /// What runs when this is wanted; `None` if that is so already.
     pub fn towards(&self, wanted: &str) -> Option<Self> {
         if self.digest == wanted {
-            // Whoever wants it again may try what was refused again.
+            // Another one is wanted than the one that was refused: that may be tried again.
             return self.refused.is_some().then(|| Self { refused: None, ..self.clone() });
         }
         if self.refused.as_deref() == Some(wanted) {
@@ -76,7 +108,7 @@ impl Runs {
         Some(Self { digest: wanted.to_owned(), before, probation, refused: None })
     }
 
-    /// What runs when this has failed: the one before, if it may come back.
+    /// What runs when this has failed and the one before has not.
     pub fn rolled_back(&self) -> Option<Self> {
         let before = self.before.clone()?;
         Some(Self { digest: before, before: None, probation: 0, refused: Some(self.digest.clone()) })
@@ -113,8 +145,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_of_a_message_is_of_no_other() {
+        let partial = Partial { producer: "p".to_owned(), number: 7, done: 3, span: 1, aside: None };
+        let position = Position { partial: Some(partial.clone()), ..Position::default() };
+        assert_eq!(position.partial_of("p", 7), partial);
+        assert_eq!(position.partial_of("p", 8).done, 0);
+        assert_eq!(position.partial_of("q", 7).done, 0);
+    }
+
+    #[test]
     fn a_position_is_stored_as_it_is() {
-        let mut position = Position { last: u128::MAX, done: 3, ..Position::default() };
+        let last = BTreeMap::from([(String::new(), u128::MAX)]);
+        let mut position = Position { last, steps: 3, ..Position::default() };
         position.runs.insert("dedup".to_owned(), Runs::default());
         let bytes = postcard::to_allocvec(&position).unwrap();
         assert_eq!(postcard::from_bytes(&bytes), Ok(position));

@@ -15,7 +15,7 @@ use crate::settings::StageSettings;
 const NAMES_MAX: usize = 10_000;
 
 /// A stage and the instance that was used last.
-pub struct Stage {
+pub(crate) struct Stage {
     /// What the function was told of it.
     pub settings: StageSettings,
     kept: Option<(Arc<str>, Caller<WasmInstance>)>,
@@ -23,7 +23,7 @@ pub struct Stage {
 
 impl Stage {
     /// A stage without an instance.
-    pub const fn new(settings: StageSettings) -> Self {
+    pub(crate) const fn new(settings: StageSettings) -> Self {
         Self { settings, kept: None }
     }
 
@@ -32,7 +32,7 @@ impl Stage {
     ///
     /// # Errors
     /// When it does not start, or refuses its settings.
-    pub async fn take(&mut self, component: &Component) -> Result<Caller<WasmInstance>, Fault> {
+    pub(crate) async fn take(&mut self, component: &Component) -> Result<Caller<WasmInstance>, Fault> {
         if let Some((digest, caller)) = self.kept.take()
             && digest == component.digest
         {
@@ -43,8 +43,18 @@ impl Stage {
         Ok(Caller::new(instance, component.role(), &description))
     }
 
+    /// Whether an instance of it is kept.
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Lets the instance go.
+    pub(crate) fn forget(&mut self) {
+        self.kept = None;
+    }
+
     /// Keeps an instance for the next call, unless it knows too much, or has failed.
-    pub fn keep(&mut self, component: &Component, mut caller: Caller<WasmInstance>) {
+    pub(crate) fn keep(&mut self, component: &Component, mut caller: Caller<WasmInstance>) {
         if !caller.is_spent() && caller.names().len() <= NAMES_MAX {
             self.kept = Some((Arc::clone(&component.digest), caller));
         }

@@ -36,6 +36,11 @@ pub(crate) enum Work {
 pub(crate) type NamesOf = Arc<Names>;
 
 impl Work {
+    /// Nothing to do.
+    pub(crate) fn nothing() -> Self {
+        Self::Events { events: batch::empty(), names: NamesOf::default() }
+    }
+
     /// What entered the pipeline, which SQS was given at `sent`, ns since the epoch.
     pub(crate) fn of_raw(raw: Raw, sent: i64) -> Self {
         match raw {
@@ -44,7 +49,7 @@ impl Work {
                 let records = lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect();
                 Self::Records { format, received: received.unwrap_or(sent), records }
             }
-            Raw::Mark(mark) => {
+            Raw::Mark { mark, .. } => {
                 let mut events = batch::empty();
                 batch::replace_marks(&mut events, vec![mark]);
                 Self::Events { events, names: NamesOf::default() }

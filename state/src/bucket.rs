@@ -9,6 +9,9 @@ const BYTES_MAX: u64 = 4 << 20;
 
 /// A key-value store with compare-and-swap.
 pub trait Bucket: Sync {
+    /// Bytes that a value may have.
+    const VALUE_BYTES_MAX: u64;
+
     /// The values of these keys, in their order.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use super::{
 const ATTEMPTS_MAX: u64 = 256;
 /// Bytes that a root may have of which nothing is known.
 const ROOT_BYTES: u64 = 512 << 10;
+/// Bytes by which a root may grow for each page while it gets its number: that, twice, and the page that is replaced.
+const ROOT_BYTES_ADDED: usize = 48;
 /// The number of an attempt that has none yet.
 const UNNUMBERED: u64 = 0;
 /// Seconds that an area's last call may be wrong by.
@@ -49,25 +51,13 @@ pub struct Next<'a, M> {
     pub forgotten: Option<String>,
     /// Whoever asked, and what it is answered, for when it asks again.
     pub answer: Option<(Request<'a>, Vec<u8>)>,
+    /// What is to be sent once this has happened, in pieces: the next commit takes its place.
+    pub outbox: Vec<Vec<u8>>,
 }
 
 impl<M> Default for Next<'_, M> {
     fn default() -> Self {
-        Self { meta: None, changes: Vec::new(), forgotten: None, answer: None }
-    }
-}
-
-/// A commit that is prepared, and has not happened.
-pub struct Attempt<M> {
-    before: u64,
-    root: Root<M>,
-    pages: Vec<Vec<u8>>,
-}
-
-impl<M> Attempt<M> {
-    /// Whether nobody else has prepared one since the commit before.
-    pub const fn is_first(&self) -> bool {
-        self.root.id == self.before + 1
+        Self { meta: None, changes: Vec::new(), forgotten: None, answer: None, outbox: Vec::new() }
     }
 }
 
@@ -87,26 +77,15 @@ impl Draft {
 }
 
 impl<B: Bucket, M: Meta> Scope<'_, B, M> {
-    /// Lets a commit happen, as the one behind `before`. One that changes nothing is not written.
+    /// Lets a commit happen, as the one behind `before`, and gives what is committed then. One that changes nothing is not
+    /// written.
     ///
     /// # Errors
-    /// `Conflict` when `before` is no longer the last; `Full` when an area would become too large. None of these has
-    /// happened; after any other error it may have.
-    pub async fn commit(&self, before: &Root<M>, next: Next<'_, M>) -> Result<(), StateError> {
-        match self.prepare(before, next).await? {
-            Some(attempt) => self.finish(attempt).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Prepares a commit, as the one behind `before`: nothing has happened yet but that it has a number, by which whoever
-    /// comes later knows that it was under way. `None` when it would change nothing.
-    ///
-    /// # Errors
-    /// `Full` when an area would become too large; `Conflict` when it is seen already that `before` is no longer the last.
-    pub async fn prepare(&self, before: &Root<M>, next: Next<'_, M>) -> Result<Option<Attempt<M>>, StateError> {
+    /// `Conflict` when `before` is no longer the last; `Full` when an area would become too large, or something in it is for
+    /// the store. None of these has happened; after any other error it may have.
+    pub async fn commit(&self, before: &Root<M>, next: Next<'_, M>) -> Result<Root<M>, StateError> {
         if !changes_anything(before, &next) {
-            return Ok(None);
+            return Ok(before.clone());
         }
         let mut draft = Draft::default();
         let mut root = Root { previous: before.id, ..before.clone() };
@@ -126,32 +105,41 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
             root.areas.insert(name, area);
         }
         root.meta = next.meta.unwrap_or(root.meta);
+        draft.replaced.append(&mut root.outbox);
+        root.outbox.extend(next.outbox.into_iter().map(|piece| draft.add(piece)));
         if let Some((request, answer)) = next.answer {
             let bytes = answer.len() as u64;
             root.answers.push(Kept::new(request, draft.add(answer), bytes));
             self.forget_answers(&mut root.answers, &mut draft.replaced);
         }
+        self.check_size(&root, &draft.pages)?;
         // What is refused has not taken a number.
         self.reclaim(before).await?;
         let id = self.bucket.increment(&self.attempts_key(), 1).await?;
         root.take_number(u64::try_from(id).map_err(|_| StateError::Corrupt(self.attempts_key()))?);
         root.pages = u32::try_from(draft.pages.len()).unwrap_or(u32::MAX);
         root.replaced = draft.replaced;
-        Ok(Some(Attempt { before: before.id, root, pages: draft.pages }))
+        self.write(before, &root, draft.pages).await?;
+        Ok(root)
+    }
+
+    /// Refuses what the store does not take in one piece.
+    fn check_size(&self, root: &Root<M>, pages: &[Vec<u8>]) -> Result<(), StateError> {
+        // The root is written with numbers in it that it has not got yet, and with what is replaced.
+        let root_bytes = encode(root).len() + ROOT_BYTES_ADDED * (pages.len() + root.areas.len() + 1);
+        let largest = pages.iter().map(Vec::len).chain([root_bytes]).max().unwrap_or_default() as u64;
+        let max = B::VALUE_BYTES_MAX;
+        if largest > max { Err(StateError::Full { area: self.prefix.clone(), bytes: largest, max }) } else { Ok(()) }
     }
 
     /// Writes the pages of an attempt, and lets the head name it.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    pub async fn finish(&self, attempt: Attempt<M>) -> Result<(), StateError> {
-        let Attempt { before, root, pages } = attempt;
+    async fn write(&self, before: &Root<M>, root: &Root<M>, pages: Vec<Vec<u8>>) -> Result<(), StateError> {
         // The root comes first: by it, the other pages are found if this is killed.
-        let all = std::iter::once(encode(&root)).chain(pages);
+        let all = std::iter::once(encode(root)).chain(pages);
         let page = |(index, bytes)| (self.page_key(Page { attempt: root.id, index }), bytes);
         let all: Vec<(String, Vec<u8>)> = (0..).zip(all).map(page).collect();
         set_all(self.bucket, &all).await?;
-        if self.swap_head(before, root.id).await? || self.is_committed(root.id).await? {
+        if self.swap_head(before.id, root.id).await? || self.is_committed(root.id).await? {
             return Ok(());
         }
         // The root last: what is left is found by it.
@@ -260,7 +248,7 @@ impl<M> Root<M> {
     fn take_number(&mut self, id: u64) {
         self.id = id;
         let leaves = self.areas.values_mut().flat_map(|area| &mut area.leaves).map(|leaf| &mut leaf.page);
-        let pages = leaves.chain(self.answers.iter_mut().map(Kept::page_mut));
+        let pages = leaves.chain(self.answers.iter_mut().map(Kept::page_mut)).chain(&mut self.outbox);
         pages.filter(|page| page.attempt == UNNUMBERED).for_each(|page| page.attempt = id);
     }
 }
@@ -279,6 +267,7 @@ fn changes_anything<M: Meta>(before: &Root<M>, next: &Next<'_, M>) -> bool {
         })
     };
     next.answer.is_some()
+        || !next.outbox.is_empty()
         || next.forgotten.is_some()
         || next.meta.as_ref().is_some_and(|meta| *meta != before.meta)
         || next.changes.iter().any(|changes| !changes.entries.is_empty() || !is_known(changes))

@@ -24,13 +24,15 @@ use tapeline_invoke::contract::Entry;
 
 pub use answers::{ANSWERS_BYTES_MAX, Known, Request};
 pub use bucket::{Bucket, StateError};
-pub use commit::{Attempt, Changes, Next};
+pub use commit::{Changes, Next};
 pub use sessions::{Session, SessionError};
 pub use tree::{Area, Root};
 
 use bucket::{decode, get_all};
 use tree::{Page, Record, Slot};
 
+/// Bytes that a piece of an outbox may have, of which nothing is known.
+const OUTBOX_BYTES: u64 = 512 << 10;
 /// How often one looks for a root whose head others keep moving.
 const READS_MAX: usize = 16;
 
@@ -156,6 +158,22 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
             }
         }
         Ok(entries)
+    }
+
+    /// What is to be sent now that this root is committed, in pieces.
+    ///
+    /// # Errors
+    /// `Conflict` when others have committed since: then it was sent.
+    pub async fn outbox(&self, root: &Root<M>) -> Result<Vec<Vec<u8>>, StateError> {
+        let keys = root.outbox.iter().map(|page| (self.page_key(*page), OUTBOX_BYTES)).collect();
+        let mut pieces = Vec::with_capacity(root.outbox.len());
+        for (key, piece) in get_all(self.bucket, keys).await? {
+            match piece {
+                Some(piece) => pieces.push(piece),
+                None => return Err(self.missing(root.id, key).await),
+            }
+        }
+        Ok(pieces)
     }
 
     /// The records of some leaves, by their place in the area.

@@ -63,7 +63,7 @@ impl<'a, B: Bucket> Scope<'a, B, ()> {
     pub async fn close(&self, session: &Session, changes: Changes) -> Result<(), SessionError> {
         let changes = vec![Changes { area: session.name.clone(), called: session.called, ..changes }];
         let next = Next { changes, forgotten: session.forgotten.clone(), ..Next::default() };
-        Ok(self.commit(&session.before, next).await?)
+        Ok(self.commit(&session.before, next).await.map(drop)?)
     }
 }
 

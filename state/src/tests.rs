@@ -45,6 +45,8 @@ impl Memory {
 }
 
 impl Bucket for Memory {
+    const VALUE_BYTES_MAX: u64 = u64::MAX;
+
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
         std::thread::yield_now();
         let all = self.0.lock().unwrap();

@@ -30,6 +30,8 @@ pub struct Root<M> {
     pub areas: BTreeMap<String, Area>,
     /// Answers for those who ask again, the oldest first.
     pub(super) answers: Vec<Kept>,
+    /// What is to be sent now that this is committed.
+    pub(super) outbox: Vec<Page>,
 }
 
 impl<M: Default> Default for Root<M> {
@@ -42,6 +44,7 @@ impl<M: Default> Default for Root<M> {
             meta: M::default(),
             areas: BTreeMap::new(),
             answers: Vec::new(),
+            outbox: Vec::new(),
         }
     }
 }
@@ -58,6 +61,11 @@ pub(super) enum Room {
 }
 
 impl<M> Root<M> {
+    /// Whether there is anything to be sent now that it is committed.
+    pub const fn has_outbox(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// Its number; 0 before the first.
     pub const fn id(&self) -> u64 {
         self.id

@@ -11,6 +11,8 @@ use super::{Part, REQUESTS_MAX, SinkError};
 
 /// Bytes of a record that is kept as it is: with its reason it must fit into an item, which has 400 KB.
 const RECORD_BYTES_MAX: usize = 350_000;
+/// Bytes of a reason that is kept.
+const REASON_BYTES_MAX: usize = 20_000;
 
 /// A table.
 #[derive(Clone, Debug)]
@@ -56,25 +58,29 @@ fn item(stage: &str, at: usize, line: &[u8], part: Part) -> HashMap<String, Attr
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let mut item = HashMap::from([
         ("stage".to_owned(), text(stage)),
-        ("at".to_owned(), AttributeValue::S(format!("{}/{at:06}", part.name()))),
+        ("at".to_owned(), AttributeValue::S(format!("{}-{at:06}", part.name()))),
     ]);
     // What a stage has put aside is such a line.
     let Ok(Line { fate, reason, event, record }) = serde_json::from_slice(line) else {
-        item.insert("record".to_owned(), AttributeValue::B(Blob::new(line)));
+        item.insert("record".to_owned(), AttributeValue::B(Blob::new(line.get(..RECORD_BYTES_MAX).unwrap_or(line))));
         return item;
     };
     item.insert("fate".to_owned(), text(fate));
-    item.insert("reason".to_owned(), AttributeValue::S(reason));
-    let (name, mut what) = match (event, record) {
+    item.insert("reason".to_owned(), AttributeValue::S(cut(reason, REASON_BYTES_MAX)));
+    let (name, what) = match (event, record) {
         (Some(event), _) => ("event", event.get().to_owned()),
         (None, record) => ("record", record.unwrap_or_default()),
     };
     if what.len() > RECORD_BYTES_MAX {
         item.insert("bytes".to_owned(), AttributeValue::N(what.len().to_string()));
-        what.truncate(what.floor_char_boundary(RECORD_BYTES_MAX));
     }
-    item.insert(name.to_owned(), AttributeValue::S(what));
+    item.insert(name.to_owned(), AttributeValue::S(cut(what, RECORD_BYTES_MAX)));
     item
+}
+
+fn cut(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
 }
 
 #[cfg(test)]
@@ -83,11 +89,11 @@ mod tests {
 
     #[test]
     fn a_letter_says_what_and_why() {
-        let part = Part { partition: 0, number: 12, from: 3 };
+        let part = Part { partition: 0, step: 12 };
         let line = br#"{"kind":"reject","fate":"dead","reason":"\"bad\"","event":{"kind":"trade"}}"#;
         let letter = item("enrich", 4, line, part);
         let text = |name: &str| letter[name].as_s().unwrap().as_str();
-        assert_eq!((text("stage"), text("at")), ("enrich", "000/00000000000000000012/000003/000004"));
+        assert_eq!((text("stage"), text("at")), ("enrich", "000-00000000000000000012-000004"));
         assert_eq!((text("fate"), text("reason"), text("event")), ("dead", "\"bad\"", r#"{"kind":"trade"}"#));
         let record = "ä".repeat(RECORD_BYTES_MAX);
         let line = format!(r#"{{"kind":"reject","fate":"dead","reason":"","record":"{record}"}}"#);

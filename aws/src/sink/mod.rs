@@ -1,5 +1,5 @@
-//! Where a function puts what came of its work, other than its state. Everything is written under a name that depends on
-//! the work alone, before the commit: whoever does the same work again writes the same, and whoever is late harms nobody.
+//! Where a function puts what came of its work, other than its state, once that is committed. Everything is written under a
+//! name that the commit gave it: whoever writes it again writes the same, and whoever is late harms nobody.
 
 mod dead_letters;
 mod objects;
@@ -13,12 +13,14 @@ pub use queue::Queue;
 pub use rows::{AT, EXPIRES, ROW, Rows, TABLE_SYMBOL};
 pub use topic::Topic;
 
+use std::borrow::Cow;
+
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 
 /// Requests under way at once.
 const REQUESTS_MAX: usize = 32;
 
-/// A service that did not take something. Nothing is committed then; it is done again.
+/// A service that did not take something. It is given to it again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{service}: {message}")]
 pub struct SinkError {
@@ -37,10 +39,8 @@ impl SinkError {
 pub struct Part {
     /// The partition.
     pub partition: u32,
-    /// Number of the message.
-    pub number: u128,
-    /// Its first record, event or mark.
-    pub from: u32,
+    /// Commits of work of the partition, with this one.
+    pub step: u64,
 }
 
 /// Letters of a number, so that names are in the order of numbers. SQS numbers with 20 digits.
@@ -49,12 +49,19 @@ const DIGITS: usize = 20;
 impl Part {
     /// What names of its things begin with.
     fn name(&self) -> String {
-        format!("{:03}/{:0DIGITS$}/{:06}", self.partition, self.number, self.from)
-    }
-
-    /// Greater than that of all parts of its partition that were before it.
-    fn order(&self) -> String {
-        // Messages have fewer records than that, since each has a byte.
-        format!("{}{:06}", self.number, self.from)
+        format!("{:03}-{:0DIGITS$}", self.partition, self.step)
     }
 }
+
+/// A text as part of a key that has a limit: what is too long is cut, and told apart by its digest.
+fn fitted(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    if text.len() <= bytes_max {
+        return Cow::Borrowed(text);
+    }
+    let digest: String = tapeline_runtime::digest(text.as_bytes()).chars().take(DIGEST_LETTERS).collect();
+    let kept = text.get(..text.floor_char_boundary(bytes_max - DIGEST_LETTERS - 1)).unwrap_or_default();
+    Cow::Owned(format!("{kept}~{digest}"))
+}
+
+/// Letters of a digest that tell texts apart.
+const DIGEST_LETTERS: usize = 32;

@@ -12,7 +12,10 @@ use flate2::{Compression, write::GzEncoder};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tapeline_invoke::contract::Append;
 
-use super::{DIGITS, Part, REQUESTS_MAX, SinkError};
+use super::{DIGITS, Part, REQUESTS_MAX, SinkError, fitted};
+
+/// Bytes of a path: a key has at most 1024.
+const PATH_BYTES_MAX: usize = 900;
 
 /// A bucket.
 #[derive(Clone, Debug)]
@@ -40,8 +43,8 @@ impl Objects {
         stream::iter(puts).buffer_unordered(REQUESTS_MAX).try_collect().await
     }
 
-    /// Stores records that entered, byte for byte, one a line, as `raw/<first stage>/<number>.gz`; their format, and when
-    /// they were received, ns since the epoch, are its metadata.
+    /// Stores what a message brought, byte for byte: `raw/<first stage>/<number>.gz`. Its format, and when it was received, ns
+    /// since the epoch, are metadata of the object.
     ///
     /// # Errors
     /// When it was not taken.
@@ -49,14 +52,12 @@ impl Objects {
         &self,
         stage: &str,
         number: u128,
-        records: &[Vec<u8>],
+        body: &[u8],
         (format, received): (&str, i64),
     ) -> Result<(), SinkError> {
         let failed = |error: std::io::Error| SinkError::new("gzip", error);
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        for record in records {
-            gzip.write_all(record).and_then(|()| gzip.write_all(b"\n")).map_err(failed)?;
-        }
+        gzip.write_all(body).map_err(failed)?;
         let put = self.put_object(format!("raw/{stage}/{number:0DIGITS$}.gz"));
         let put = put.metadata("format", format).metadata("received", received.to_string());
         taken(put.body(gzip.finish().map_err(failed)?.into()).send().await)
@@ -81,7 +82,7 @@ fn taken(answer: Result<PutObjectOutput, SdkError<PutObjectError>>) -> Result<()
 }
 
 fn key(path: &str, part: Part) -> String {
-    let name = part.name().replace('/', "-");
+    let (name, path) = (part.name(), fitted(path, PATH_BYTES_MAX));
     match path.rsplit_once('.').filter(|(_, end)| !end.contains('/')) {
         Some((_, end)) => format!("{path}/{name}.{end}"),
         None => format!("{path}/{name}"),
@@ -94,10 +95,10 @@ mod tests {
 
     #[test]
     fn parts_are_below_their_file_and_in_order() {
-        let part = |number, from| Part { partition: 2, number, from };
-        assert_eq!(key("a/b.csv", part(7, 0)), "a/b.csv/002-00000000000000000007-000000.csv");
-        assert_eq!(key("a.b/c", part(7, 0)), "a.b/c/002-00000000000000000007-000000");
-        assert!(key("f.csv", part(7, 9)) < key("f.csv", part(7, 10)));
-        assert!(key("f.csv", part(9, 10)) < key("f.csv", part(10, 0)));
+        let part = |step| Part { partition: 2, step };
+        assert_eq!(key("a/b.csv", part(7)), "a/b.csv/002-00000000000000000007.csv");
+        assert_eq!(key("a.b/c", part(7)), "a.b/c/002-00000000000000000007");
+        assert!(key("f.csv", part(9)) < key("f.csv", part(10)));
+        assert!(key(&"ä".repeat(1_000), part(1)).len() <= 1_024);
     }
 }

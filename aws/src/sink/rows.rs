@@ -5,7 +5,7 @@
 //! | `table_symbol` | partition key: `<table>/<first key column>` |
 //! | `at` | sort key: the other key columns, joined by `/`, in an order as of their values |
 //! | `row` | a map of all columns, as text queries show them: times are texts |
-//! | `order` | the part of the work that wrote it last |
+//! | `order` | the commit that wrote it last |
 //! | `expires` | when it may go, seconds since the epoch; only where rows expire |
 //!
 //! A row takes the place of one with the same key, unless that one comes from later work: two functions may do the same
@@ -25,7 +25,7 @@ use tapeline_invoke::{
     row_count,
 };
 
-use super::{Part, REQUESTS_MAX, SinkError};
+use super::{Part, REQUESTS_MAX, SinkError, fitted};
 
 /// The partition key.
 pub const TABLE_SYMBOL: &str = "table_symbol";
@@ -36,6 +36,10 @@ pub const ROW: &str = "row";
 /// When an item may go.
 pub const EXPIRES: &str = "expires";
 const ORDER: &str = "order";
+/// Bytes of the partition key, of 2048 that it may have.
+const TABLE_SYMBOL_BYTES_MAX: usize = 2_000;
+/// Bytes of the sort key, of 1024 that it may have.
+const AT_BYTES_MAX: usize = 1_000;
 
 /// A table.
 #[derive(Clone, Debug)]
@@ -68,7 +72,7 @@ impl Rows {
                     (TABLE_SYMBOL.to_owned(), text(&key.0)),
                     (AT.to_owned(), text(&key.1)),
                     (ROW.to_owned(), AttributeValue::M(row)),
-                    (ORDER.to_owned(), AttributeValue::N(part.order())),
+                    (ORDER.to_owned(), AttributeValue::N(part.step.to_string())),
                 ]);
                 item.extend(expires.iter().map(|time| (EXPIRES.to_owned(), AttributeValue::N(time.clone()))));
                 items.insert(key, item);
@@ -82,7 +86,7 @@ impl Rows {
         let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
         let put = put.condition_expression("attribute_not_exists(#order) OR #order <= :order");
         let put = put.expression_attribute_names("#order", ORDER);
-        match put.expression_attribute_values(":order", AttributeValue::N(part.order())).send().await {
+        match put.expression_attribute_values(":order", AttributeValue::N(part.step.to_string())).send().await {
             Ok(_) => Ok(()),
             Err(error) if is_later(&error) => Ok(()),
             Err(error) => Err(SinkError::new("DynamoDB", error)),
@@ -102,10 +106,17 @@ fn seconds(time: SystemTime) -> u64 {
 fn key(rows: &contract::Rows, at: usize) -> (String, String) {
     let mut keys = rows.columns.iter().take(rows.key_columns as usize).map(|column| key_text(&column.cells, at));
     let first = keys.next().unwrap_or_default();
-    let rest: Vec<String> = keys.collect();
+    let rest: Vec<String> = keys.map(|key| escaped(&key)).collect();
+    let at = rest.join("/");
     // A key cannot be empty.
-    let at = if rest.is_empty() { "-".to_owned() } else { rest.join("/") };
-    (format!("{}/{first}", rows.table), at)
+    let at = if at.is_empty() { "-".to_owned() } else { fitted(&at, AT_BYTES_MAX).into_owned() };
+    let first = format!("{}/{first}", rows.table);
+    (fitted(&first, TABLE_SYMBOL_BYTES_MAX).into_owned(), at)
+}
+
+/// A text without the letter that separates keys.
+fn escaped(key: &str) -> String {
+    key.replace('%', "%25").replace('/', "%2F")
 }
 
 /// A value as a text whose order is that of the values.
@@ -127,6 +138,11 @@ fn key_text(cells: &Cells, at: usize) -> String {
     }
 }
 
+/// Whether DynamoDB has such a number.
+fn is_in_range(number: f64) -> bool {
+    number == 0.0 || (1e-129..1e125).contains(&number.abs())
+}
+
 fn row(rows: &contract::Rows, at: usize) -> Item {
     let column = |column: &contract::Column| (column.name.clone(), attribute(&cell(&column.cells, at)));
     rows.columns.iter().map(column).collect()
@@ -140,7 +156,8 @@ fn attribute(value: &Value) -> AttributeValue {
         // As in a query: with at most 15 digits; what is no number is nothing.
         Value::Number(number) => match tapeline_invoke::json(number) {
             text if text == "null" => AttributeValue::Null(true),
-            text => AttributeValue::N(text),
+            text if is_in_range(number.0) => AttributeValue::N(text),
+            text => AttributeValue::S(text),
         },
         Value::Text(text) => AttributeValue::S(text.clone()),
     }
@@ -175,6 +192,7 @@ mod tests {
         let integers = Cells::Integers(vec![i64::MIN, -5, 0, 5, i64::MAX]);
         let texts: Vec<_> = (0..5).map(|at| key_text(&integers, at)).collect();
         assert!(texts.is_sorted());
+        assert_eq!(escaped("a/b%"), "a%2Fb%25");
     }
 
     #[test]
@@ -184,5 +202,7 @@ mod tests {
         assert_eq!(row["id"].as_n().unwrap(), "1");
         assert!(row["open"].is_null());
         assert_eq!(super::row(&bars(), 0)["open"].as_n().unwrap(), "61837.63");
+        let number = |number| attribute(&Value::Number(tapeline_events::Number(number)));
+        assert!(number(1e-130).is_s() && number(-1e126).is_s() && number(0.0).is_n() && number(-1e100).is_n());
     }
 }

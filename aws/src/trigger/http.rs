@@ -29,8 +29,10 @@ use crate::{
 const TRIES_MAX: usize = 16;
 /// By its value, a request that comes again within five minutes is known to SQS.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Bytes of an answer: Lambda takes 6 MB, and texts in JSON become longer.
+/// Bytes of an answer: Lambda takes 6 MB, and a third is added by base64.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Bytes of an answer that is sent as the text that it is: in JSON it may become six times as long.
+const TEXT_BYTES_MAX: usize = 1 << 20;
 /// What JSON lines are called.
 const NDJSON: &str = "application/x-ndjson";
 const HEALTH_PATH: &str = "/healthz";
@@ -61,13 +63,15 @@ impl Problem {
 
 impl From<StateError> for Problem {
     fn from(error: StateError) -> Self {
-        let what = match &error {
-            StateError::Conflict => What::Busy,
-            StateError::Store(_) => What::Unavailable,
-            StateError::Corrupt(_) => What::Internal,
-            StateError::Full { .. } => What::NotNow,
-        };
-        Self::new(what, error.to_string())
+        match &error {
+            StateError::Conflict => Self::new(What::Busy, error.to_string()),
+            StateError::Full { .. } => Self::new(What::NotNow, error.to_string()),
+            // What a service said names things of the account.
+            StateError::Store(_) | StateError::Corrupt(_) => {
+                tracing::error!(%error, "no state");
+                Self::new(What::Unavailable, "the state cannot be read or written")
+            }
+        }
     }
 }
 
@@ -104,17 +108,11 @@ struct Answer {
 }
 
 impl Answer {
-    fn of_lines(invoked: Invoked) -> Result<Self, Problem> {
+    fn of_lines(invoked: Invoked) -> Self {
         let Invoked { lines, counts } = invoked;
-        if lines.len() > ANSWER_BYTES_MAX {
-            let bytes = lines.len();
-            let detail =
-                format!("the answer would have {bytes} bytes; it may have {ANSWER_BYTES_MAX}: send it in parts");
-            return Err(Problem::new(What::BodyTooLarge, detail));
-        }
         let counted = Counts::headers(&counts).map(|(name, count)| (name, count.to_string()));
         let headers = [("content-type", NDJSON.to_owned())].into_iter().chain(counted).collect();
-        Ok(Self { status: 200, headers, body: lines })
+        Self { status: 200, headers, body: lines }
     }
 
     fn into_response(self) -> ApiGatewayV2httpResponse {
@@ -125,14 +123,10 @@ impl Answer {
                 response.headers.insert(name, value);
             }
         }
-        // An answer is text, but for what a vendor sent that is none.
-        response.body = Some(match String::from_utf8(self.body) {
-            Ok(text) => Body::Text(text),
-            Err(other) => {
-                response.is_base64_encoded = true;
-                Body::Text(BASE64_STANDARD.encode(other.into_bytes()))
-            }
-        });
+        // In JSON a text may become longer than base64, which is sure to fit.
+        let text = str::from_utf8(&self.body).ok().filter(|text| text.len() <= TEXT_BYTES_MAX);
+        response.is_base64_encoded = text.is_none();
+        response.body = Some(Body::Text(text.map_or_else(|| BASE64_STANDARD.encode(&self.body), str::to_owned)));
         response
     }
 }
@@ -216,7 +210,7 @@ impl Served {
             ["stages", name, "invoke"] => {
                 request.check_method(|method| method == "POST")?;
                 self.check_token(request.header("authorization")).await?;
-                Answer::of_lines(self.invoke(name, &request).await?)
+                Ok(Answer::of_lines(self.invoke(name, &request).await?))
             }
             _ => Err(Problem::new(What::UnknownRoute, format!("there is no {}", request.path))),
         }
@@ -242,7 +236,10 @@ impl Served {
             let detail = format!("record {}: {bytes} bytes; one may have {RECORDS_BYTES_MAX} here", at + 1);
             Problem::new(What::BadBody, detail)
         })?;
-        let known_by = |at: usize| key.map_or_else(|| format!("{}-{at}", request.id), |key| known_by(key, at));
+        // By its key, and by what it says: another request with the same key is another one.
+        let key =
+            key.map(|key| tapeline_runtime::digest(&[key.as_bytes(), &[0], format.as_bytes(), &[0], &body].concat()));
+        let known_by = |at: usize| format!("{}-{at}", key.as_deref().unwrap_or(request.id));
         let messages = messages.iter().enumerate().map(|(at, raw)| (known_by(at), raw.encode())).collect();
         let sent = self.function.entrance.send(vec![(ENTRANCE_GROUP.to_owned(), messages)]).await;
         sent.map_err(|error| {
@@ -281,7 +278,9 @@ impl Served {
         let mut caller = stage.take(&component).await?;
         let called = caller.call(records, asking, None::<&mut NoState>).await;
         stage.keep(&component, caller);
-        Ok(called?.0)
+        let (invoked, _) = called?;
+        check_size(&invoked)?;
+        Ok(invoked)
     }
 
     async fn invoke_in_session(
@@ -322,6 +321,8 @@ impl Served {
             return Err(SessionError::State(error).into());
         }
         let (invoked, watermark) = answered.map_err(Problem::from)?;
+        // Before the session is changed.
+        check_size(&invoked)?;
         let changes: Changes = stored.changes(session, &mut caller, watermark).await.map_err(Problem::from)?;
         stage.keep(&component, caller);
         scope.close(&open, changes).await?;
@@ -351,13 +352,17 @@ impl From<SessionError> for Tried {
     }
 }
 
-fn gone(name: &str) -> Problem {
-    Problem::new(What::Internal, format!("stage {name} is gone"))
+fn check_size(invoked: &Invoked) -> Result<(), Problem> {
+    let bytes = invoked.lines.len();
+    if bytes <= ANSWER_BYTES_MAX {
+        return Ok(());
+    }
+    let detail = format!("the answer would have {bytes} bytes; it may have {ANSWER_BYTES_MAX}: send it in parts");
+    Err(Problem::new(What::BodyTooLarge, detail))
 }
 
-/// What SQS knows a part of a request by: it takes few letters, and a key may have any.
-fn known_by(key: &str, at: usize) -> String {
-    format!("{}-{at}", tapeline_runtime::digest(key.as_bytes()))
+fn gone(name: &str) -> Problem {
+    Problem::new(What::Internal, format!("stage {name} is gone"))
 }
 
 fn one_line(record: &[u8]) -> Vec<u8> {

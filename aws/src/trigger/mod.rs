@@ -62,7 +62,7 @@ pub fn serve() -> Result<(), Failure> {
     })
 }
 
-/// Lines on standard output, which CloudWatch keeps.
+/// Lines on standard error, which CloudWatch keeps.
 fn log() {
     let level = env::var("TAPELINE_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::INFO);
     tracing_subscriber::fmt().with_max_level(level).with_ansi(false).without_time().with_writer(std::io::stderr).init();

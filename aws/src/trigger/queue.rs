@@ -41,7 +41,7 @@ pub(super) async fn take(function: &mut Function, event: SqsEvent, until: Instan
                 Some(partition) => match function.take(partition, &received, until).await {
                     Ok(done) => Some(done),
                     Err(error) => {
-                        tracing::error!(group, message = received.id, receives = received.receives, %error, "not done");
+                        tracing::error!(group, message = received.id, %error, "not done");
                         None
                     }
                 },
@@ -77,9 +77,8 @@ fn read(message: SqsMessage, group: &str, function: &Function) -> Message {
     Message {
         partition,
         received: Received {
-            sequence: number("SequenceNumber").unwrap_or_default(),
+            sequence: number("SequenceNumber"),
             sent: sent_ms.saturating_mul(1_000_000),
-            receives: number("ApproximateReceiveCount").and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
             id: message.message_id.unwrap_or_default(),
             body: message.body.unwrap_or_default(),
         },

@@ -12,7 +12,7 @@ pub(super) async fn tick(function: &Function, request: &str) -> Result<(), Failu
     let position = function.scope(0).begin().await?.meta;
     let times = Times { newest: position.newest, watermark: position.watermark, sent: position.sent };
     let Some(mark) = times.due(now_ns(), entrance.idle, entrance.watermark.delay) else { return Ok(()) };
-    let message = (format!("mark-{request}"), Raw::Mark(mark).encode());
+    let message = (format!("mark-{request}"), Raw::Mark { mark, quiet_since: Some(position.sent) }.encode());
     Ok(function.entrance.send(vec![(ENTRANCE_GROUP.to_owned(), vec![message])]).await?)
 }
 

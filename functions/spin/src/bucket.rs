@@ -33,6 +33,9 @@ impl SpinBucket {
 }
 
 impl Bucket for SpinBucket {
+    /// Of its own store there is no limit but the memory of a component.
+    const VALUE_BYTES_MAX: u64 = u32::MAX as u64;
+
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
         if let [key] = keys {
             return Ok(vec![self.0.get(key).map_err(|error| failed(&error))?]);

@@ -192,7 +192,7 @@ async fn run(
         return Err(Problem::new(What::BodyTooLarge, detail).into());
     }
     let times = Times { newest: watermark.newest(), watermark: watermark.current() };
-    scope.commit(&before, Next { meta: Some(times), changes, forgotten: None, answer: kept }).await?;
+    scope.commit(&before, Next { meta: Some(times), changes, answer: kept, ..Next::default() }).await?;
     let (total, out) = answer;
     Ok(answered(out, &total))
 }

@@ -1,0 +1,90 @@
+//! What a commit gives out: stored with it, and sent and written once it has happened, by whoever comes first.
+//!
+//! So nothing goes out that is not committed, and all of it does, however often somebody dies between the two. Doing it
+//! again does no harm: messages and parts of files have numbers, rows know what wrote them.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+};
+
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use serde::{Deserialize, Serialize};
+use tapeline_invoke::{
+    Hop,
+    contract::{Append, Rows},
+};
+
+/// Bytes of a piece, in which it is stored: an item of DynamoDB has 400 KB.
+const PIECE_BYTES_MAX: usize = 380_000;
+/// Bytes of an outbox: what one call of the stages gives out, in messages of at most 190 KB each.
+const BYTES_MAX: u64 = 256 << 20;
+
+/// What a commit gives out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Outbox {
+    /// The commit of work that it is of.
+    pub(crate) step: u64,
+    /// Messages by partition, each with its number.
+    pub(crate) out: BTreeMap<u32, Vec<(u64, Hop)>>,
+    /// Rows of the writer.
+    pub(crate) rows: Vec<Rows>,
+    /// Its appends.
+    pub(crate) appends: Vec<Append>,
+    /// JSON lines of alarms.
+    pub(crate) alarms: Vec<String>,
+    /// JSON lines of records that are late or dead, by the stage that put them aside.
+    pub(crate) aside: Vec<(String, Vec<u8>)>,
+}
+
+impl Outbox {
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.out.is_empty()
+            && self.rows.is_empty()
+            && self.appends.is_empty()
+            && self.alarms.is_empty()
+            && self.aside.is_empty()
+    }
+
+    /// In pieces; none if there is nothing in it.
+    pub(crate) fn pieces(&self) -> Vec<Vec<u8>> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        // Numbers, texts and lists of known length can always be written, and so can what is in memory.
+        let bytes = postcard::to_allocvec(self).unwrap_or_default();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        let packed = gzip.write_all(&bytes).and_then(|()| gzip.finish()).unwrap_or_default();
+        packed.chunks(PIECE_BYTES_MAX).map(<[u8]>::to_vec).collect()
+    }
+
+    /// What was in these pieces; `None` if that cannot be read.
+    pub(crate) fn of_pieces(pieces: &[Vec<u8>]) -> Option<Self> {
+        if pieces.is_empty() {
+            return Some(Self::default());
+        }
+        let mut bytes = Vec::new();
+        GzDecoder::new(pieces.concat().as_slice()).take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        postcard::from_bytes(&bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outbox_comes_out_as_it_was() {
+        // What does not become smaller, so that there are several pieces.
+        let noise = (0..600_000_u32).map(|at| format!("{:x}", at.wrapping_mul(0x9e37_79b9) ^ (at >> 3)));
+        let alarms = vec![noise.collect::<String>()];
+        let outbox = Outbox { step: 7, alarms, ..Outbox::default() };
+        let pieces = outbox.pieces();
+        assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES_MAX));
+        assert_eq!(Outbox::of_pieces(&pieces), Some(outbox));
+        assert_eq!(Outbox::of_pieces(&pieces[1..]), None);
+        assert_eq!(Outbox::default().pieces().len(), 0);
+        assert_eq!(Outbox::of_pieces(&[]), Some(Outbox::default()));
+    }
+}
