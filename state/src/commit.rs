@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tapeline_invoke::contract::Entry;
 
 use super::{
-    Meta, Request, Scope,
+    Meta, READS_MAX, Request, Scope,
     answers::Kept,
     bucket::{Bucket, StateError, decode, delete_all, encode, get_all, set_all},
     tree::{self, Area, Edits, Page, Place, Record, Root, Slot},
@@ -19,6 +19,8 @@ const ATTEMPTS_MAX: u64 = 256;
 const ROOT_BYTES: u64 = 512 << 10;
 /// Bytes by which a root may grow for each page while it gets its number: that, twice, and the page that is replaced.
 const ROOT_BYTES_ADDED: usize = 48;
+/// Commits that a root knows to have been before it: of so many an attempt can tell whether it was one of them.
+const BEFORE_MAX: usize = 64;
 /// The number of an attempt that has none yet.
 const UNNUMBERED: u64 = 0;
 /// Seconds that an area's last call may be wrong by.
@@ -89,6 +91,9 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
         }
         let mut draft = Draft::default();
         let mut root = Root { previous: before.id, ..before.clone() };
+        root.before.push(before.id);
+        let forgotten = root.before.len().saturating_sub(BEFORE_MAX);
+        root.before.drain(..forgotten);
         if before.id > 0 {
             draft.replaced.push(Page::root(before.id));
         }
@@ -162,17 +167,25 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
     /// Whether an attempt has become a commit although its swap was refused: a client that asks again after an answer was
     /// lost is beaten by itself.
     async fn is_committed(&self, id: u64) -> Result<bool, StateError> {
-        let head = self.get(&self.head_key()).await?;
-        let mut at = head.as_deref().and_then(head_of).unwrap_or_default();
-        // Numbers rise from commit to commit.
-        while at > id {
-            let key = self.page_key(Page::root(at));
-            let Some(root) = self.get(&key).await? else {
-                return Err(StateError::Store("others have committed since; this commit may have happened".to_owned()));
-            };
-            at = decode::<Root<M>>(&key, &root)?.previous;
+        for _ in 0..READS_MAX {
+            let head = self.get(&self.head_key()).await?.as_deref().and_then(head_of).unwrap_or_default();
+            // Numbers rise from commit to commit.
+            if head <= id {
+                return Ok(head == id);
+            }
+            let key = self.page_key(Page::root(head));
+            // One that is missing is no longer the last.
+            let Some(root) = self.get(&key).await? else { continue };
+            let root = decode::<Root<M>>(&key, &root)?;
+            if root.before.contains(&id) {
+                return Ok(true);
+            }
+            if root.before.len() < BEFORE_MAX || root.before.first().is_some_and(|oldest| *oldest < id) {
+                return Ok(false);
+            }
+            break;
         }
-        Ok(at == id)
+        Err(StateError::Store("many have committed since; this commit may have happened".to_owned()))
     }
 
     /// Deletes what nobody needs any more since `last` was committed.

@@ -99,6 +99,7 @@ fn overtake(values: &mut BTreeMap<String, Vec<u8>>, head: &str, id: u64) {
     let page = |id: u64| format!("{}/{id}/0", head.strip_suffix("/head").unwrap());
     let mut root: Root<u64> = bucket::decode("", &values[&page(id)]).unwrap();
     (root.id, root.previous, root.replaced) = (id + 1, id, Vec::new());
+    root.before.push(id);
     values.insert(page(id + 1), bucket::encode(&root));
     values.insert(head.to_owned(), (id + 1).to_le_bytes().to_vec());
     let attempts = head.replace("/head", "/attempts");
@@ -134,7 +135,7 @@ fn append(scope: &Pipeline<'_>, key: &str, letter: u8) -> Result<(), StateError>
         value.push(letter);
         Ok(changes(name, i64::MIN, vec![entry(key, 0, &value)]))
     });
-    now(scope.commit(&before, next(both.into_iter().collect::<Result<_, StateError>>()?)))
+    now(scope.commit(&before, next(both.into_iter().collect::<Result<_, StateError>>()?))).map(drop)
 }
 
 fn read(scope: &Pipeline<'_>, area: &str, key: &str) -> Vec<u8> {
@@ -247,6 +248,28 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn without_timer(entry: &Entry) -> Entry {
     Entry { wake_at: None, ..entry.clone() }
+}
+
+#[test]
+fn an_outbox_is_there_until_the_next_commit() {
+    let memory = Memory::default();
+    let scope = Pipeline::of_pipeline(&memory, "p");
+    let sent = |root: &Root<u64>| now(scope.outbox(root));
+    let with = |meta, outbox: &[&[u8]]| {
+        let outbox = outbox.iter().map(|piece| piece.to_vec()).collect();
+        Next { meta: Some(meta), outbox, ..Next::default() }
+    };
+    let start = now(scope.begin()).unwrap();
+    let first = now(scope.commit(&start, with(2, &[b"a", b"b"]))).unwrap();
+    assert!(first.has_outbox());
+    assert_eq!(now(scope.begin()).unwrap(), first, "what a commit gives is what is committed");
+    assert_eq!(sent(&first).unwrap(), [b"a", b"b"]);
+    let second = now(scope.commit(&first, with(3, &[]))).unwrap();
+    assert!(!second.has_outbox());
+    // Its pages go with the commit behind that.
+    let third = now(scope.commit(&second, with(4, &[b"c"]))).unwrap();
+    assert_eq!(sent(&first), Err(StateError::Conflict));
+    assert_eq!(sent(&third).unwrap(), [b"c"]);
 }
 
 #[test]

@@ -76,7 +76,7 @@ async fn check_that_commits_happen_once(bucket: &impl Bucket, prefix: &str) {
                 let entries = vec![entry("all", request, &request.to_le_bytes())];
                 let next = Next { meta: Some(before.meta + 1), changes: vec![changes(entries)], ..Next::default() };
                 match scope.commit(&before, next).await {
-                    Ok(()) => return,
+                    Ok(_) => return,
                     refused => assert_eq!(refused, Err(StateError::Conflict)),
                 }
             }

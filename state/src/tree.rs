@@ -20,6 +20,8 @@ pub struct Root<M> {
     pub(super) id: u64,
     /// The root that it began from.
     pub(super) previous: u64,
+    /// The commits before it, the oldest first; no more than tell one from an attempt that was too late.
+    pub(super) before: Vec<u64>,
     /// Pages that it wrote besides this one, from 1.
     pub(super) pages: u32,
     /// Pages of the roots before that are none of its own.
@@ -39,6 +41,7 @@ impl<M: Default> Default for Root<M> {
         Self {
             id: 0,
             previous: 0,
+            before: Vec::new(),
             pages: 0,
             replaced: Vec::new(),
             meta: M::default(),
