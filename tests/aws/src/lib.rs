@@ -1,3 +1,6 @@
-//! What the tests of Tapeline on AWS share: a local AWS.
+//! What the tests of Tapeline on AWS share: a local AWS, and a pipeline that is deployed to it.
 
+pub mod function;
 pub mod local_aws;
+pub mod stack;
+pub mod stored;
