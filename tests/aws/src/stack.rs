@@ -21,6 +21,7 @@ use crate::local_aws::{ACCOUNT, LocalAws, REGION};
 
 /// How long the functions may take for a job; it takes seconds on a machine that does nothing else.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+const END: &str = "end";
 /// One call.
 const CALL: Duration = Duration::from_secs(60);
 
@@ -174,16 +175,16 @@ impl Stack {
         Ok(())
     }
 
-    /// Sends a message to the first queue, as it is.
+    /// Says that nothing comes any more: all that is still open is closed.
     ///
     /// # Errors
-    /// When it is not taken.
-    pub fn send_message(&self, body: &str, number: u64) -> Result<()> {
+    /// When the first queue does not take it.
+    pub fn end(&self) -> Result<()> {
         let client = aws_sdk_sqs::Client::new(&self.account.aws.sdk());
         let first = self.stages.first().context("a stage")?;
-        let message = client.send_message().queue_url(self.output_of("Queue", first)?).message_body(body);
-        let message = message.message_group_id("0").message_deduplication_id(format!("test-{number}"));
-        self.account.runtime.block_on(message.send()).context("send a message")?;
+        let message = client.send_message().queue_url(self.output_of("Queue", first)?).message_body(END);
+        let message = message.message_group_id("0").message_deduplication_id("end");
+        self.account.runtime.block_on(message.send()).context("send the end")?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use tapeline_aws_tests::{function, stack::Stack};
 use tapeline_tests::conformance::{Answer, Base, Call, Case, Runtime};
 
-use crate::{MainStack, deployed};
+use crate::{MainStack, made};
 
 /// AWS Lambda takes 6 MB for a call: JSON with the headers, and with the body in base64.
 const BODY_BYTES_MAX: usize = 4_400_000;
@@ -39,7 +39,7 @@ impl Functions {
         if let Some(base) = bases.get(place) {
             return Ok(Arc::clone(base));
         }
-        let stack = deployed(&self.stack)?;
+        let stack = made(&self.stack)?;
         let url = match place {
             Place::Api => stack.url()?,
             Place::Function(changed) => make(stack, bases.len(), changed.as_ref())?,
@@ -53,7 +53,7 @@ impl Functions {
         if case.settings.is_some() {
             return Ok(Place::Function(Some((case.stage.clone(), case.settings_json()?))));
         }
-        let has_route = call.method == "POST" && deployed(&self.stack)?.stages.contains(&case.stage);
+        let has_route = call.method == "POST" && made(&self.stack)?.stages.contains(&case.stage);
         Ok(if has_route { Place::Api } else { Place::Function(None) })
     }
 }

@@ -1,38 +1,32 @@
 //! The functions store what one process stores.
 
-use std::fs;
-
 use anyhow::{Result, ensure};
-use tapeline_aws_tests::{
-    stack::Stack,
-    stored::{self, Tables},
-};
+use tapeline_aws_tests::{alarms::Alarms, stack::Stack, stored};
 use tapeline_tests::program;
 use tempfile::TempDir;
 
-/// Lines of one body: some hundreds of kilobytes.
-const LINES: usize = 5_000;
+use crate::market::Market;
+
 /// As many as the recording of the main job has.
 const TRADES: u64 = 20_000;
-const SYMBOLS: &str = "BTCUSDT,ETHUSDT,SOLUSDT";
+/// Lines of one body: nearly a megabyte.
+const LINES: usize = 5_000;
 
 pub(crate) fn six_functions_store_what_one_process_stores(stack: &Stack) -> Result<()> {
     let folder = TempDir::new()?;
-    let (market, data) = (folder.path().join("market.txt"), folder.path().join("data"));
-    let arguments = ["simulate", "--trades", &TRADES.to_string(), "--rate", "200", "--symbols", SYMBOLS];
-    let lines = program::output(&arguments)?;
-    fs::write(&market, &lines)?;
-    let run = program::run(&program::bitcoin_pipeline(), &[&market], &data)?;
-    ensure!(run.code == 0 || run.code == 3, "exit code {}: {}", run.code, run.errors);
-    let expected: Tables = stored::embedded_tables(&data)?;
-    ensure!(expected.len() == 4, "some table is empty: {:?}", expected.keys());
+    let market = Market::new(folder.path(), TRADES)?;
+    let (tables, rest) = market.embedded(&program::bitcoin_pipeline(), &folder.path().join("data"))?;
+    ensure!(tables.len() == 4, "some table is empty: {:?}", tables.keys());
 
-    // Without the receive times in front: functions have their own clock.
-    let lines: Vec<&str> = lines.lines().map(|line| line.split_once(' ').map_or(line, |(_, frame)| frame)).collect();
-    for lines in lines.chunks(LINES) {
-        stack.send("bitcoin-trades", "binance", lines)?;
-    }
+    let told = Alarms::follow(stack)?;
+    market.lines().chunks(LINES).try_for_each(|lines| stack.send("bitcoin-trades", "binance", lines))?;
+    stack.end()?;
     stack.wait_until_done()?;
-    stored::compare(&expected, &stored::tables(stack)?)?;
+    stored::compare(&tables, &stored::tables(stack)?)?;
+    let (objects, dead) = (stored::objects(stack)?, stored::dead_letters(stack)?.len());
+    ensure!(objects == rest.objects, "other files: {:?}", objects.keys());
+    ensure!(dead == rest.dead_letters, "{dead} dead letters instead of {}", rest.dead_letters);
+    let (alarms, wanted) = (told.lines()?.len(), tables["alarms"].len());
+    ensure!(alarms == wanted, "{alarms} alarms were told instead of {wanted}");
     Ok(())
 }

@@ -4,6 +4,8 @@
 
 mod conformance;
 mod equal;
+mod market;
+mod swap;
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,8 +19,10 @@ use tapeline_tests::{
 
 use crate::conformance::Functions;
 
-/// The stack of the main job, deployed when it is first needed.
-type MainStack = LazyLock<Result<Stack, String>, fn() -> Result<Stack, String>>;
+/// Made when it is first needed, or why it cannot be.
+type Lazy<T> = LazyLock<Result<T, String>, Box<dyn FnOnce() -> Result<T, String> + Send>>;
+/// The stack of the main job.
+type MainStack = Lazy<Stack>;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -30,31 +34,41 @@ fn main() {
 }
 
 fn trials() -> Result<Vec<Trial>> {
-    let is_missing = !Account::is_there();
-    let stack: Arc<MainStack> = Arc::new(LazyLock::new(|| deploy().map_err(|error| format!("{error:#}"))));
-    let mut trials = vec![{
-        let stack = Arc::clone(&stack);
-        let test = move || equal::six_functions_store_what_one_process_stores(deployed(&stack)?);
-        Trial::test("six_functions_store_what_one_process_stores", move || test().map_err(told))
-    }];
+    let account: Arc<Lazy<Arc<Account>>> = lazy(|| Account::open().map(Arc::new));
+    let stack: Arc<MainStack> = {
+        let account = Arc::clone(&account);
+        let context = ["authorization=token"];
+        lazy(move || Stack::deploy(made(&account)?, &program::bitcoin_pipeline(), &package(), &context))
+    };
     let functions = Arc::new(Functions::new(Arc::clone(&stack)));
+    let mut trials = vec![
+        trial("six_functions_store_what_one_process_stores", move || {
+            equal::six_functions_store_what_one_process_stores(made(&stack)?)
+        }),
+        trial("a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back", move || {
+            swap::a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back(made(&account)?)
+        }),
+    ];
     // What is left out would be so each time, and is no test that was skipped.
     let cases = Case::load_all()?.into_iter().filter(|case| functions.leaves_out(case).is_none());
     trials.extend(cases.map(|case| {
         let functions = Arc::clone(&functions);
-        Trial::test(format!("functions::{}", case.name), move || check(&*functions, &case).map_err(told))
+        trial(&format!("functions::{}", case.name), move || check(&*functions, &case))
     }));
+    let is_missing = !Account::is_there();
     Ok(trials.into_iter().map(|trial| trial.with_ignored_flag(is_missing)).collect())
 }
 
-fn deploy() -> Result<Stack> {
-    let account = Arc::new(Account::open()?);
-    Stack::deploy(&account, &program::bitcoin_pipeline(), &package(), &["authorization=token"])
+fn trial(name: &str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || test().map_err(told))
 }
 
-/// The stack, or why there is none.
-fn deployed(stack: &MainStack) -> Result<&Stack> {
-    stack.as_ref().map_err(|error| anyhow!("{error}"))
+fn lazy<T>(make: impl FnOnce() -> Result<T> + Send + 'static) -> Arc<Lazy<T>> {
+    Arc::new(LazyLock::new(Box::new(move || make().map_err(|error| format!("{error:#}")))))
+}
+
+fn made<T>(lazy: &Lazy<T>) -> Result<&T> {
+    lazy.as_ref().map_err(|error| anyhow!("{error}"))
 }
 
 fn told(error: anyhow::Error) -> Failed {

@@ -1,0 +1,85 @@
+//! Components are pushed while data flows, without a deployment.
+
+use std::{fs, path::Path, sync::Arc};
+
+use anyhow::{Result, ensure};
+use tapeline_aws_tests::{
+    components::{Compiled, package_with},
+    stack::{Account, Stack},
+    stored,
+};
+use tapeline_tests::program;
+use tempfile::TempDir;
+
+use crate::market::Market;
+
+/// Each stage between the ends drops every thousandth trade of a symbol, so that one that is lost or comes twice is found
+/// out. `odd` cannot take the trades 1500, unless it runs `migrating`, which takes all; `even` does that as it is deployed,
+/// and would not take the trades 700 otherwise.
+const PIPELINE: &str = r#"
+name = "swaps"
+[source]
+format = "binance"
+[watermark]
+delay = "2s"
+[[stages]]
+name = "fetch"
+[[stages]]
+name = "odd"
+component = "faulty"
+time_per_batch = "1s"
+[stages.settings]
+fault = "trap"
+every = 1000000000000
+remainder = 1500
+[[stages]]
+name = "even"
+component = "migrating"
+time_per_batch = "1s"
+[stages.settings]
+fault = "trap"
+every = 1000000000000
+remainder = 700
+[[stages]]
+name = "write"
+[stages.settings]
+tables = ["trades"]
+objects = []
+"#;
+/// Some 2000 of each symbol.
+const TRADES: u64 = 6_000;
+/// Lines sent at once, so that there are many batches.
+const LINES: usize = 500;
+
+pub(crate) fn a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back(
+    account: &Arc<Account>,
+) -> Result<()> {
+    let folder = TempDir::new()?;
+    let market = Market::new(folder.path(), TRADES)?;
+    let expected = expected(folder.path(), &market)?;
+    let pipeline = folder.path().join("pipeline.toml");
+    fs::write(&pipeline, PIPELINE)?;
+    let package = package_with(folder.path(), &["test/faulty", "test/migrating"])?;
+    let stack = Stack::deploy(account, &pipeline, &package, &["authorization=token"])?;
+
+    Compiled::new("test/faulty")?.push(&stack, "even")?;
+    let lines = market.lines();
+    let (first, second) = lines.split_at(lines.len() / 2);
+    first.chunks(LINES).try_for_each(|lines| stack.send("swaps", "binance", lines))?;
+    Compiled::new("test/migrating")?.push(&stack, "odd")?;
+    second.chunks(LINES).try_for_each(|lines| stack.send("swaps", "binance", lines))?;
+    stack.end()?;
+    stack.wait_until_done()?;
+    let dead = stored::dead_letters(&stack)?;
+    ensure!(dead.is_empty(), "{} dead letters, such as {:?}", dead.len(), dead.first());
+    stored::compare(&expected, &stored::tables(&stack)?)
+}
+
+/// What one process stores when no trade is refused.
+fn expected(folder: &Path, market: &Market) -> Result<stored::Tables> {
+    let pipeline = folder.join("expected.toml");
+    let component = program::components().join("test/migrating.wasm");
+    let text = PIPELINE.replace("\"faulty\"", "\"migrating\"");
+    fs::write(&pipeline, text.replace("\"migrating\"", &format!("{:?}", component.display().to_string())))?;
+    market.embedded(&pipeline, &folder.join("expected")).map(|(tables, _)| tables)
+}
