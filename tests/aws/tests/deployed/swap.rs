@@ -1,6 +1,6 @@
 //! Components are pushed while data flows, without a deployment.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use tapeline_aws_tests::{
@@ -48,6 +48,8 @@ objects = []
 "#;
 /// Some 2000 of each symbol.
 const TRADES: u64 = 6_000;
+/// A function looks once in a second.
+const NOTICED: Duration = Duration::from_millis(1_100);
 /// Lines sent at once, so that there are many batches.
 const LINES: usize = 500;
 
@@ -67,6 +69,7 @@ pub(crate) fn a_component_that_is_pushed_takes_effect_and_one_that_traps_is_take
     let (first, second) = lines.split_at(lines.len() / 2);
     first.chunks(LINES).try_for_each(|lines| stack.send("swaps", "binance", lines))?;
     Compiled::new("test/migrating")?.push(&stack, "odd")?;
+    thread::sleep(NOTICED);
     second.chunks(LINES).try_for_each(|lines| stack.send("swaps", "binance", lines))?;
     stack.end()?;
     stack.wait_until_done()?;
