@@ -1,5 +1,24 @@
-//! Tapeline on AWS: the back ends of its functions, which hosts may use as well.
+//! Tapeline on AWS: stages as Lambda functions, chained by SQS FIFO queues, with state and rows in DynamoDB and files in
+//! S3. The program `bootstrap` is this library and nothing else; it has no compiler.
 
+mod cached;
+mod chain;
+mod clients;
+mod components;
 mod dynamo;
+mod function;
+pub mod message;
+mod position;
+mod settings;
+pub mod sink;
+mod stage;
+mod trigger;
+mod work;
 
+pub use clients::{Clients, NotInLambda, Place};
+pub use components::{ComponentError, Components};
 pub use dynamo::{DynamoBucket, KEY, NUMBER, VALUE};
+pub use function::{Done, Function, Received, Undone};
+pub use position::{PROBATION, Position, Runs};
+pub use settings::{Entrance, Settings, SettingsError, StageSettings};
+pub use trigger::serve;

@@ -8,10 +8,10 @@ use crate::{
     Counts, Role,
     batch::{self, Breach, Bypass, Element},
     body,
-    contract::{Batch, Decoded, Fate, Frames, Group, Output, Reject, Written},
+    contract::{Append, Batch, Decoded, Fate, Frames, Group, Output, Reject, Rows, Written},
     json,
     names::Names,
-    write_append, write_rows,
+    row_lines::{row_count, write_append, write_rows},
 };
 
 /// The rule for events of kinds that a writer does not take, as in a pipeline's ledger.
@@ -28,12 +28,14 @@ pub struct Invoked {
 }
 
 /// What a stage answered, before its events are text.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Passed {
     /// What goes on, and the marks between it. Nothing does behind a writer.
     pub events: Batch,
-    /// Rows and appends of a writer, as JSON lines.
-    pub rows: Vec<u8>,
+    /// Rows of a writer, whose columns have one length.
+    pub rows: Vec<Rows>,
+    /// Appends of a writer.
+    pub appends: Vec<Append>,
     /// A JSON line of kind `reject` for each record that is late or dead.
     pub rejects: Vec<u8>,
     /// What became of the records.
@@ -41,9 +43,17 @@ pub struct Passed {
 }
 
 impl Passed {
+    /// Rows and appends as JSON lines.
+    pub fn row_lines(&self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        self.rows.iter().for_each(|rows| write_rows(rows, &mut lines));
+        self.appends.iter().for_each(|append| write_append(append, &mut lines));
+        lines
+    }
+
     /// The answer as lines.
     pub fn into_invoked(self, names: &Names) -> Invoked {
-        let mut lines = self.rows;
+        let mut lines = self.row_lines();
         write_events(&self.events, names, &mut lines);
         lines.extend(self.rejects);
         Invoked { lines, counts: self.counts }
@@ -81,7 +91,7 @@ pub(super) fn of_stage(events: Batch, bypass: Option<Bypass>, output: Output, as
     let replaced = output.fates.iter().filter(|fate| **fate == Fate::REPLACED).count();
     counts.derived = batch::event_count(&output.emitted).saturating_sub(replaced) as u64;
     let rejects = rejects(&events, &output, asked);
-    Passed { events: batch::merge(events, bypass, output), rows: Vec::new(), rejects, counts }
+    Passed { events: batch::merge(events, bypass, output), rejects, counts, ..Passed::default() }
 }
 
 /// The answer of a writer.
@@ -95,8 +105,8 @@ pub(super) fn of_writer(events: &Batch, written: Written, asked: &Asked<'_>) -> 
     let mut passed = Passed::default();
     let shown = settle(events, &output, &mut passed.counts);
     leave((asked.events - shown) as u64, &mut passed.counts);
-    rows.iter().try_for_each(|rows| write_rows(rows, &mut passed.rows))?;
-    appends.iter().for_each(|append| write_append(append, &mut passed.rows));
+    rows.iter().try_for_each(|rows| row_count(rows).map(drop))?;
+    (passed.rows, passed.appends) = (rows, appends);
     passed.rejects = rejects(events, &output, asked);
     Ok(passed)
 }
@@ -202,9 +212,14 @@ fn late_reason(watermark: i64) -> String {
     format!("its time was over for this stage: the watermark was {}", format_time(watermark, Unit::Milliseconds))
 }
 
-/// Writes the line of an event that is not believed.
-pub fn write_disbelieved(group: &Group, reason: &str, names: &Names, lines: &mut Vec<u8>) {
-    write_reject(Fate::Dead, reason, "event", &batch::to_line(group, 0, names), lines);
+/// Writes the line of an event that a runtime puts aside: it is not believed, or the stage fails on it.
+pub fn write_dead_event(group: &Group, at: usize, reason: &str, names: &Names, lines: &mut Vec<u8>) {
+    write_reject(Fate::Dead, reason, "event", &batch::to_line(group, at, names), lines);
+}
+
+/// Writes the line of a raw record that a runtime puts aside.
+pub fn write_dead_record(record: &[u8], reason: &str, lines: &mut Vec<u8>) {
+    write_reject(Fate::Dead, reason, "record", &json(&String::from_utf8_lossy(record)), lines);
 }
 
 /// Writes the line of a record that is late or dead; `what` is JSON already.

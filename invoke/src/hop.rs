@@ -10,6 +10,11 @@ use crate::{
     names::Names,
 };
 
+/// The partition of a symbol: the same in every runtime and in every version.
+pub fn partition_of(symbol: &str, partitions: u32) -> u32 {
+    (xxhash_rust::xxh3::xxh3_64(symbol.as_bytes()) % u64::from(partitions.max(1))) as u32
+}
+
 /// Events whose names are indices into a list of texts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hop {

@@ -11,27 +11,32 @@ use crate::{
     contract::{Append, Cells, Column, Rows},
 };
 
-/// Writes each row as a line.
+/// Number of rows.
 ///
 /// # Errors
 /// When the columns differ in length.
-pub fn write_rows(rows: &Rows, lines: &mut Vec<u8>) -> Result<(), Breach> {
+pub fn row_count(rows: &Rows) -> Result<usize, Breach> {
     let count = rows.columns.first().map_or(0, |column| cell_count(&column.cells));
     if rows.columns.iter().any(|column| cell_count(&column.cells) != count) {
         return Err(Breach(format!("the columns of rows for table {:?} differ in length", rows.table)));
     }
+    Ok(count)
+}
+
+/// Writes each row as a line; none of rows whose columns differ in length.
+pub fn write_rows(rows: &Rows, lines: &mut Vec<u8>) {
+    let count = row_count(rows).unwrap_or_default();
     let head = format!(r#"{{"kind":"row","table":{},"row":{{"#, json(&rows.table));
     let keys: Vec<String> = rows.columns.iter().map(|column| json(&column.name)).collect();
     for at in 0..count {
         lines.extend_from_slice(head.as_bytes());
         for (number, (key, Column { cells, .. })) in keys.iter().zip(&rows.columns).enumerate() {
             let comma = if number == 0 { "" } else { "," };
-            let cell = format!("{comma}{key}:{}", json(&value(cells, at)));
+            let cell = format!("{comma}{key}:{}", json(&cell(cells, at)));
             lines.extend_from_slice(cell.as_bytes());
         }
         lines.extend_from_slice(b"}}\n");
     }
-    Ok(())
 }
 
 /// Number of cells of a column.
@@ -44,7 +49,8 @@ pub fn cell_count(cells: &Cells) -> usize {
     }
 }
 
-fn value(cells: &Cells, at: usize) -> Value {
+/// The cell at `at`; null where there is none.
+pub fn cell(cells: &Cells, at: usize) -> Value {
     match cells {
         Cells::Texts(texts) => Value::Text(texts.text(at).to_owned()),
         Cells::Integers(cells) => cells.get(at).map_or(Value::Null, |cell| Value::Integer(*cell)),
@@ -96,7 +102,7 @@ mod tests {
         ];
         let mut rows = Rows { table: "bars".to_owned(), key_columns: 1, columns };
         let mut lines = Vec::new();
-        write_rows(&rows, &mut lines).unwrap();
+        write_rows(&rows, &mut lines);
         let append = Append { path: "a.csv".to_owned(), header: b"x\n".to_vec(), bytes: b"1\n".to_vec() };
         write_append(&append, &mut lines);
         let lines = String::from_utf8(lines).unwrap();
@@ -106,6 +112,6 @@ mod tests {
 "#;
         assert_eq!(lines, expected);
         rows.columns.push(column("odd", Cells::Integers(vec![1])));
-        assert!(write_rows(&rows, &mut Vec::new()).is_err());
+        assert!(row_count(&rows).is_err());
     }
 }

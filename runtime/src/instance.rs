@@ -224,6 +224,17 @@ impl WasmInstance {
         call!(self, call_checkpoint() in Stage.tapeline_pipeline_process, Writer.tapeline_pipeline_write)
     }
 
+    /// As `keys` of the contract.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn keys_async(&mut self, input: &Input) -> Result<Vec<String>, Fault> {
+        if matches!(self.exports, Exports::Fetcher(_)) {
+            return Ok(Vec::new());
+        }
+        call!(self, call_keys(input) in Stage.tapeline_pipeline_process, Writer.tapeline_pipeline_write)
+    }
+
     /// As [`Instance::process`].
     ///
     /// # Errors

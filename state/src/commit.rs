@@ -57,6 +57,20 @@ impl<M> Default for Next<'_, M> {
     }
 }
 
+/// A commit that is prepared, and has not happened.
+pub struct Attempt<M> {
+    before: u64,
+    root: Root<M>,
+    pages: Vec<Vec<u8>>,
+}
+
+impl<M> Attempt<M> {
+    /// Whether nobody else has prepared one since the commit before.
+    pub const fn is_first(&self) -> bool {
+        self.root.id == self.before + 1
+    }
+}
+
 /// What an attempt will write.
 #[derive(Default)]
 struct Draft {
@@ -79,8 +93,20 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
     /// `Conflict` when `before` is no longer the last; `Full` when an area would become too large. None of these has
     /// happened; after any other error it may have.
     pub async fn commit(&self, before: &Root<M>, next: Next<'_, M>) -> Result<(), StateError> {
+        match self.prepare(before, next).await? {
+            Some(attempt) => self.finish(attempt).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Prepares a commit, as the one behind `before`: nothing has happened yet but that it has a number, by which whoever
+    /// comes later knows that it was under way. `None` when it would change nothing.
+    ///
+    /// # Errors
+    /// `Full` when an area would become too large; `Conflict` when it is seen already that `before` is no longer the last.
+    pub async fn prepare(&self, before: &Root<M>, next: Next<'_, M>) -> Result<Option<Attempt<M>>, StateError> {
         if !changes_anything(before, &next) {
-            return Ok(());
+            return Ok(None);
         }
         let mut draft = Draft::default();
         let mut root = Root { previous: before.id, ..before.clone() };
@@ -111,17 +137,21 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
         root.take_number(u64::try_from(id).map_err(|_| StateError::Corrupt(self.attempts_key()))?);
         root.pages = u32::try_from(draft.pages.len()).unwrap_or(u32::MAX);
         root.replaced = draft.replaced;
-        self.write(before, &root, draft.pages).await
+        Ok(Some(Attempt { before: before.id, root, pages: draft.pages }))
     }
 
     /// Writes the pages of an attempt, and lets the head name it.
-    async fn write(&self, before: &Root<M>, root: &Root<M>, pages: Vec<Vec<u8>>) -> Result<(), StateError> {
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub async fn finish(&self, attempt: Attempt<M>) -> Result<(), StateError> {
+        let Attempt { before, root, pages } = attempt;
         // The root comes first: by it, the other pages are found if this is killed.
-        let all = std::iter::once(encode(root)).chain(pages);
+        let all = std::iter::once(encode(&root)).chain(pages);
         let page = |(index, bytes)| (self.page_key(Page { attempt: root.id, index }), bytes);
         let all: Vec<(String, Vec<u8>)> = (0..).zip(all).map(page).collect();
         set_all(self.bucket, &all).await?;
-        if self.swap_head(before.id, root.id).await? || self.is_committed(root.id).await? {
+        if self.swap_head(before, root.id).await? || self.is_committed(root.id).await? {
             return Ok(());
         }
         // The root last: what is left is found by it.

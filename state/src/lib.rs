@@ -24,7 +24,7 @@ use tapeline_invoke::contract::Entry;
 
 pub use answers::{ANSWERS_BYTES_MAX, Known, Request};
 pub use bucket::{Bucket, StateError};
-pub use commit::{Changes, Next};
+pub use commit::{Attempt, Changes, Next};
 pub use sessions::{Session, SessionError};
 pub use tree::{Area, Root};
 
@@ -68,6 +68,12 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
     /// The state of a pipeline; an area is a stage.
     pub fn of_pipeline(bucket: &'a B, name: &str) -> Self {
         Self::named(bucket, &format!("tapeline/pipeline/{}", encode_name(name)))
+    }
+
+    /// The part of a pipeline that one worker does: of a partition, from a stage on to the next hop.
+    pub fn of_segment(bucket: &'a B, pipeline: &str, first_stage: &str, partition: u32) -> Self {
+        let (pipeline, stage) = (encode_name(pipeline), encode_name(first_stage));
+        Self::named(bucket, &format!("tapeline/segment/{pipeline}/{stage}/partition-{partition}"))
     }
 
     /// The scope of this name.
@@ -191,6 +197,11 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
     fn page_key(&self, page: Page) -> String {
         format!("{}/{}/{}", self.prefix, page.attempt, page.index)
     }
+}
+
+/// Whether a key is that of a page, whose value is never changed.
+pub fn is_page(key: &str) -> bool {
+    key.rsplit('/').next().is_some_and(|index| !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A name that may hold anything, so that it has no slash in it.

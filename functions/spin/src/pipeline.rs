@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use spin_sdk::http::{self, FullBody, HeaderValue, Request, Response, StatusCode};
 use tapeline_invoke::{
-    Counts, Hop, Watermark, WatermarkSettings, admit, answer::write_disbelieved, names::Names, problem::What,
+    Counts, Hop, Watermark, WatermarkSettings, admit, answer::write_dead_event, names::Names, problem::What,
 };
 use tapeline_state::{ANSWERS_BYTES_MAX, Changes, Known, Next, Request as Keyed, Scope, StateError};
 
@@ -172,7 +172,7 @@ async fn run(
             let decoded = events.unpack(&mut names).map_err(|breach| fault(stage, &breach.to_string()))?;
             let assigned = watermark.assign(decoded);
             for early in &assigned.early {
-                write_disbelieved(&early.group, &early.reason, &names, &mut rejects);
+                write_dead_event(&early.group, 0, &early.reason, &names, &mut rejects);
             }
             total.dead += assigned.early.len() as u64;
             events = Hop::pack(assigned.batch, &names);

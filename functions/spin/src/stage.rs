@@ -228,8 +228,9 @@ async fn pass(request: Request, stage: &str) -> Result<Answer, Problem> {
                 now(caller.pass(events, Some(&mut stored)))?
             }
         };
+        let rows = passed.row_lines();
         let events = Hop::pack(passed.events, caller.names());
-        let (rows, rejects, counts) = (passed.rows, passed.rejects, passed.counts);
+        let (rejects, counts) = (passed.rejects, passed.counts);
         let is_writer = ROLE == Role::Writer;
         Ok::<_, Problem>(PassAnswer { is_writer, events, rows, rejects, counts, changes: stored.changes() })
     })?;

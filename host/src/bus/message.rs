@@ -1,7 +1,7 @@
 //! What a segment gives out with a commit: events in columns, and what it and those before it have counted and kept aside.
 
 use serde::{Deserialize, Serialize};
-use tapeline_invoke::Hop;
+use tapeline_invoke::{Hop, partition_of};
 
 use crate::{
     batch::{self, Element},
@@ -141,11 +141,6 @@ impl Message {
         }
         Some((self, Some(second)))
     }
-}
-
-/// The partition of a symbol: the same on every host and in every version.
-pub fn partition_of(symbol: &str, partitions: u32) -> u32 {
-    (xxhash_rust::xxh3::xxh3_64(symbol.as_bytes()) % u64::from(partitions.max(1))) as u32
 }
 
 #[cfg(test)]

@@ -12,6 +12,6 @@ pub mod nats;
 mod trace;
 mod wire;
 
-pub use message::{Entrance, Message, partition_of};
+pub use message::{Entrance, Message};
 pub use trace::{TRACEPARENT, TraceContext};
 pub use wire::NotAMessage;

@@ -6,18 +6,15 @@
 
 use std::{
     fs,
-    hash::{Hash, Hasher},
+    hash::{Hash as _, Hasher as _},
     io::Write,
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest, Sha256};
+use tapeline_runtime::{compiled_name, deserialize, seal, unseal};
 use wasmtime::component::Component;
 
-use super::hex;
 use crate::error::{Context, Error, Kind, Result};
-
-const DIGEST_BYTES: usize = 32;
 
 /// A folder of compiled components.
 pub struct CompiledCache {
@@ -72,9 +69,7 @@ impl CompiledCache {
     }
 
     fn path(&self, engine: &wasmtime::Engine, digest: &str) -> PathBuf {
-        let mut hasher = rustc_hash::FxHasher::default();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        self.folder.join(format!("{digest}-{:016x}.cwasm", hasher.finish()))
+        self.folder.join(compiled_name(digest, &engines(engine)))
     }
 
     fn store(&self, path: &Path, compiled: &[u8]) -> Result<()> {
@@ -83,11 +78,18 @@ impl CompiledCache {
         // Written under another name first, so that nobody ever reads half of it.
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let mut file = fs::File::create(&partial).doing(place)?;
-        file.write_all(&Sha256::digest(compiled)).doing(place)?;
+        file.write_all(&seal(compiled)).doing(place)?;
         file.write_all(compiled).doing(place)?;
         file.sync_all().doing(place)?;
         fs::rename(&partial, path).doing(place)
     }
+}
+
+/// What the compiler says of the engines that can run its code, in hex.
+pub(crate) fn engines(engine: &wasmtime::Engine) -> String {
+    let mut hasher = rustc_hash::FxHasher::default();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 #[cfg(unix)]
@@ -102,20 +104,11 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
 }
 
 fn load(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
-    let bytes = fs::read(path).ok()?;
-    let (digest, compiled) = bytes.split_at_checked(DIGEST_BYTES)?;
-    if Sha256::digest(compiled).as_slice() != digest {
-        tracing::warn!(path = %path.display(), found = hex(&Sha256::digest(compiled)), "damaged compiled component");
-        return None;
+    let component = unseal(engine, &fs::read(path).ok()?);
+    if component.is_none() {
+        tracing::warn!(path = %path.display(), "damaged compiled component");
     }
-    deserialize(engine, compiled).ok()
-}
-
-#[expect(unsafe_code, reason = "compiled code of our own compiler, from memory or checked by digest")]
-fn deserialize(engine: &wasmtime::Engine, compiled: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes come from `precompile_component` of this very engine or from a file that it wrote, whose
-    // digest was checked; the engine refuses code of another version or configuration.
-    unsafe { Component::deserialize(engine, compiled) }
+    component
 }
 
 #[cfg(test)]
@@ -135,8 +128,8 @@ mod tests {
         assert!(load(&engine, &path).is_some());
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
-        let of_nothing_compiled = [Sha256::digest(b"not compiled").as_slice(), b"not compiled"].concat();
-        for damaged in [&flipped[..], &whole[..whole.len() / 2], &whole[..DIGEST_BYTES - 1], b"", &of_nothing_compiled]
+        let of_nothing_compiled = [&seal(b"not compiled")[..], b"not compiled"].concat();
+        for damaged in [&flipped[..], &whole[..whole.len() / 2], &whole[..31], b"", &of_nothing_compiled]
         {
             fs::write(&path, damaged).unwrap();
             assert!(load(&engine, &path).is_none());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tapeline_events::{Unit, format_time};
-use tapeline_invoke::{json, write_append, write_rows};
+use tapeline_invoke::{json, row_count, write_append, write_rows};
 
 use super::running::{Answer, Shown};
 use crate::{
@@ -197,7 +197,9 @@ fn became((shown, Answer { output, .. }): (&Shown, &Answer), names: &Names) -> V
 fn written(answer: &Answer) -> Vec<String> {
     let mut lines = Vec::new();
     for rows in &answer.rows {
-        if write_rows(rows, &mut lines).is_err() {
+        if row_count(rows).is_ok() {
+            write_rows(rows, &mut lines);
+        } else {
             lines.extend_from_slice(format!("rows of {} that fit no table\n", rows.table).as_bytes());
         }
     }

@@ -1,0 +1,200 @@
+//! Compiled components: those of the function's package, and those that were pushed since.
+//!
+//! | where | what |
+//! | --- | --- |
+//! | package `components/engines` | what the compiler said of the engines that can run its code |
+//! | package `components/<name>/<digest>-<engines>.cwasm` | a component, compiled, sealed |
+//! | bucket `<digest>-<engines>.cwasm` | one that was pushed, the same |
+//! | bucket `stages/<stage>/current` | the digest of what the stage is to run; the package's component if there is none |
+//!
+//! Whoever can write to the bucket decides what runs, so that no function can.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_s3::{
+    Client,
+    error::{DisplayErrorContext, SdkError},
+    operation::get_object::GetObjectError,
+};
+use tapeline_runtime::{COMPILED, Component, Engine, compiled_name, unseal};
+
+/// A pointer is not read again for so long.
+const POINTER_AGE_MAX: Duration = Duration::from_secs(1);
+/// Compiled components that are kept: two versions of each stage of a fused function.
+const KEPT_MAX: usize = 16;
+/// Bytes of a pointer: a digest and a line's end.
+const POINTER_BYTES_MAX: i64 = 128;
+
+/// Why there is no component.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ComponentError {
+    /// It is not there, or is damaged, or fits no world, or fits another engine.
+    #[error("{0}")]
+    Unfit(String),
+    /// S3 does not answer.
+    #[error("S3: {0}")]
+    Unavailable(String),
+}
+
+/// The components of a function.
+pub struct Components {
+    engine: Engine,
+    /// What the compiler of the package said of engines.
+    engines: String,
+    package: PathBuf,
+    bucket: String,
+    client: Client,
+    pointers: BTreeMap<String, Pointer>,
+    loaded: BTreeMap<String, Component>,
+}
+
+/// What a stage is to run, as it was read last.
+struct Pointer {
+    etag: Option<String>,
+    digest: Option<Arc<str>>,
+    read: Instant,
+}
+
+impl Components {
+    /// Those of a package, a folder, and of a bucket.
+    ///
+    /// # Errors
+    /// When the package is none, or this machine runs no compiled code.
+    pub fn open(package: &Path, client: Client, bucket: String) -> Result<Self, ComponentError> {
+        let engine = Engine::new().map_err(|error| ComponentError::Unfit(error.to_string()))?;
+        let package = package.join("components");
+        let path = package.join("engines");
+        let engines = fs::read_to_string(&path)
+            .map_err(|error| ComponentError::Unfit(format!("read {}: {error}", path.display())))?;
+        let (pointers, loaded) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { engine, engines: engines.trim().to_owned(), package, bucket, client, pointers, loaded })
+    }
+
+    /// The digest of what a stage is to run. When the bucket does not answer, it is what it was last.
+    ///
+    /// # Errors
+    /// When there is none, or nothing is known of a stage yet and the bucket does not answer.
+    pub async fn wanted(&mut self, stage: &str, component: &str) -> Result<Arc<str>, ComponentError> {
+        let known = self.pointers.remove(stage);
+        let pointer = match known {
+            Some(known) if known.read.elapsed() < POINTER_AGE_MAX => known,
+            known => self.read_pointer(stage, known).await?,
+        };
+        let digest = pointer.digest.clone();
+        self.pointers.insert(stage.to_owned(), pointer);
+        digest.map_or_else(|| self.packaged(component).map(|(digest, _)| digest), Ok)
+    }
+
+    async fn read_pointer(&self, stage: &str, known: Option<Pointer>) -> Result<Pointer, ComponentError> {
+        let key = format!("stages/{stage}/current");
+        let etag = known.as_ref().and_then(|known| known.etag.clone());
+        let asked = self.client.get_object().bucket(&self.bucket).key(&key).set_if_none_match(etag).send().await;
+        let read = Instant::now();
+        match (asked, known) {
+            (Ok(object), known) => {
+                let etag = object.e_tag.clone();
+                let is_small = object.content_length.is_none_or(|bytes| bytes <= POINTER_BYTES_MAX);
+                let text = if is_small { body(object).await? } else { Vec::new() };
+                let text = String::from_utf8_lossy(&text);
+                let digest = text.trim();
+                if is_digest(digest) {
+                    return Ok(Pointer { etag, digest: Some(digest.into()), read });
+                }
+                tracing::error!(key, "the pointer is no digest; what ran before goes on");
+                Ok(Pointer { etag, digest: known.and_then(|known| known.digest), read })
+            }
+            (Err(error), Some(known)) if is_status(&error, 304) => Ok(Pointer { read, ..known }),
+            (Err(error), _) if is_missing(&error) => Ok(Pointer { etag: None, digest: None, read }),
+            (Err(error), Some(known)) => {
+                tracing::warn!(key, error = %DisplayErrorContext(&error), "the pointer cannot be read");
+                Ok(Pointer { read, ..known })
+            }
+            (Err(error), None) => Err(unavailable(&error)),
+        }
+    }
+
+    /// The component of a digest, made ready.
+    ///
+    /// # Errors
+    /// When there is none that fits this function.
+    pub async fn load(&mut self, digest: &str, component: &str) -> Result<Component, ComponentError> {
+        if let Some(loaded) = self.loaded.get(digest) {
+            return Ok(loaded.clone());
+        }
+        let packaged = self.packaged(component).ok().filter(|(found, _)| **found == *digest);
+        let stored = match packaged {
+            Some((_, path)) => fs::read(&path)
+                .map_err(|error| ComponentError::Unfit(format!("read {}: {error}", path.display())))?,
+            None => self.fetch(digest).await?,
+        };
+        let unfit = || ComponentError::Unfit(format!("component {digest} is damaged, or is for another engine"));
+        let compiled = unseal(self.engine.engine(), &stored).ok_or_else(unfit)?;
+        let fit = self.engine.fit(&compiled, digest.into(), stored.len() as u64);
+        let loaded = fit.map_err(|error| ComponentError::Unfit(format!("component {digest}: {error}")))?;
+        if self.loaded.len() >= KEPT_MAX {
+            self.loaded.clear();
+        }
+        self.loaded.insert(digest.to_owned(), loaded.clone());
+        Ok(loaded)
+    }
+
+    async fn fetch(&self, digest: &str) -> Result<Vec<u8>, ComponentError> {
+        let key = compiled_name(digest, &self.engines);
+        match self.client.get_object().bucket(&self.bucket).key(&key).send().await {
+            Ok(object) => body(object).await,
+            Err(error) if is_missing(&error) => {
+                let message = format!(
+                    "component {digest} is neither in the package nor in bucket {} as {key}: push it with the version of \
+                     tapeline that the stack was deployed with",
+                    self.bucket
+                );
+                Err(ComponentError::Unfit(message))
+            }
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// The digest and file of a component of the package.
+    fn packaged(&self, component: &str) -> Result<(Arc<str>, PathBuf), ComponentError> {
+        // A component may be given as a path; its file's name is what it is called.
+        let name = Path::new(component).file_stem().unwrap_or_default();
+        let folder = self.package.join(name);
+        let files = fs::read_dir(&folder).map(|files| files.filter_map(Result::ok).map(|file| file.path()));
+        let mut files = files.into_iter().flatten();
+        let found = files.find_map(|path| {
+            let name = path.file_name()?.to_str()?;
+            let digest = name.strip_suffix(COMPILED)?.strip_suffix('.')?.strip_suffix(&self.engines)?.strip_suffix('-')?;
+            Some((digest.into(), path.clone()))
+        });
+        found.ok_or_else(|| ComponentError::Unfit(format!("there is no compiled component in {}", folder.display())))
+    }
+}
+
+async fn body(object: aws_sdk_s3::operation::get_object::GetObjectOutput) -> Result<Vec<u8>, ComponentError> {
+    let collected = object.body.collect().await;
+    collected.map(|bytes| bytes.to_vec()).map_err(|error| ComponentError::Unavailable(error.to_string()))
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+type GetError = SdkError<GetObjectError>;
+
+fn is_missing(error: &GetError) -> bool {
+    error.as_service_error().is_some_and(GetObjectError::is_no_such_key) || is_status(error, 404)
+}
+
+fn is_status(error: &GetError, status: u16) -> bool {
+    error.raw_response().is_some_and(|response| response.status().as_u16() == status)
+}
+
+fn unavailable(error: &GetError) -> ComponentError {
+    ComponentError::Unavailable(DisplayErrorContext(error).to_string())
+}

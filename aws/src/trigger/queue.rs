@@ -1,0 +1,109 @@
+//! A batch of messages of a FIFO queue.
+//!
+//! The messages of a group are done in their order. When one is not done, those behind it in its group are not begun: all
+//! of them are told as failed, and come again in this order. Other groups go on.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
+
+use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use serde::Serialize;
+
+use super::now_ns;
+use crate::{
+    function::{Function, Received},
+    message::ENTRANCE_GROUP,
+};
+
+/// A message, and the partition that it is for.
+struct Message {
+    partition: Option<u32>,
+    received: Received,
+}
+
+/// Does what can be done, and says which messages are to come again.
+pub(super) async fn take(function: &mut Function, event: SqsEvent, until: Instant) -> SqsBatchResponse {
+    let mut answer = SqsBatchResponse::default();
+    let mut groups: BTreeMap<String, Vec<Message>> = BTreeMap::new();
+    for message in event.records {
+        let group = message.attributes.get("MessageGroupId").cloned().unwrap_or_default();
+        let message = read(message, &group, function);
+        groups.entry(group).or_default().push(message);
+    }
+    let mut newest = None;
+    for (group, messages) in groups {
+        let mut is_stopped = false;
+        for Message { partition, received } in messages {
+            let done = match partition {
+                _ if is_stopped => None,
+                Some(partition) => match function.take(partition, &received, until).await {
+                    Ok(done) => Some(done),
+                    Err(error) => {
+                        tracing::error!(group, message = received.id, receives = received.receives, %error, "not done");
+                        None
+                    }
+                },
+                None => {
+                    tracing::error!(group, message = received.id, "there is no such group");
+                    None
+                }
+            };
+            match done {
+                Some(done) => newest = newest.max(done.received),
+                None => {
+                    is_stopped = true;
+                    let mut failure = BatchItemFailure::default();
+                    failure.item_identifier = received.id;
+                    answer.batch_item_failures.push(failure);
+                }
+            }
+        }
+    }
+    if let Some(received) = newest.filter(|_| function.settings.rows_table.is_some()) {
+        print_lag(&function.settings.pipeline, received);
+    }
+    answer
+}
+
+fn read(message: SqsMessage, group: &str, function: &Function) -> Message {
+    let number = |name: &str| message.attributes.get(name).and_then(|text| text.parse::<u128>().ok());
+    let partition = match &function.settings.entrance {
+        Some(_) => (group == ENTRANCE_GROUP).then_some(0),
+        None => group.parse().ok().filter(|partition| *partition < function.settings.partitions),
+    };
+    let sent_ms = number("SentTimestamp").and_then(|ms| i64::try_from(ms).ok()).unwrap_or_default();
+    Message {
+        partition,
+        received: Received {
+            sequence: number("SequenceNumber").unwrap_or_default(),
+            sent: sent_ms.saturating_mul(1_000_000),
+            receives: number("ApproximateReceiveCount").and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+            id: message.message_id.unwrap_or_default(),
+            body: message.body.unwrap_or_default(),
+        },
+    }
+}
+
+/// The metric that `infra/cdk` watches, in CloudWatch's embedded metric format:
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
+#[expect(clippy::print_stdout, reason = "this is how CloudWatch is told")]
+fn print_lag(pipeline: &str, received: i64) {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        #[serde(rename = "_aws")]
+        aws: serde_json::Value,
+        #[serde(flatten)]
+        values: HashMap<&'static str, serde_json::Value>,
+        #[serde(rename = "Pipeline")]
+        pipeline: &'a str,
+    }
+    let now = now_ns();
+    let metrics = serde_json::json!([{ "Name": "LagMilliseconds", "Unit": "Milliseconds" }]);
+    let directive = serde_json::json!([{ "Namespace": "Tapeline", "Dimensions": [["Pipeline"]], "Metrics": metrics }]);
+    let aws = serde_json::json!({ "Timestamp": now / 1_000_000, "CloudWatchMetrics": directive });
+    let lag = now.saturating_sub(received) / 1_000_000;
+    let values = HashMap::from([("LagMilliseconds", serde_json::json!(lag))]);
+    println!("{}", tapeline_invoke::json(&Line { aws, values, pipeline }));
+}
