@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::Value;
+use tapeline_aws::message::{ENTRANCE_GROUP, Raw};
 use tapeline_tests::program;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -21,7 +22,6 @@ use crate::local_aws::{ACCOUNT, LocalAws, REGION};
 
 /// How long the functions may take for a job; it takes seconds on a machine that does nothing else.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-const END: &str = "end";
 /// One call.
 const CALL: Duration = Duration::from_secs(60);
 
@@ -182,8 +182,9 @@ impl Stack {
     pub fn end(&self) -> Result<()> {
         let client = aws_sdk_sqs::Client::new(&self.account.aws.sdk());
         let first = self.stages.first().context("a stage")?;
-        let message = client.send_message().queue_url(self.output_of("Queue", first)?).message_body(END);
-        let message = message.message_group_id("0").message_deduplication_id("end");
+        let message =
+            client.send_message().queue_url(self.output_of("Queue", first)?).message_body(Raw::Mark(i64::MAX).encode());
+        let message = message.message_group_id(ENTRANCE_GROUP).message_deduplication_id("end");
         self.account.runtime.block_on(message.send()).context("send the end")?;
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, bail, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
+use tapeline_aws::{DynamoBucket, Position};
+use tapeline_state::Scope;
 use tapeline_tests::program;
 
 use crate::stack::Stack;
@@ -107,6 +109,17 @@ pub fn objects(stack: &Stack) -> Result<BTreeMap<String, Vec<u8>>> {
         }
         Ok(objects)
     })
+}
+
+/// How far the function of a stage has come, in the first partition.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn position(stack: &Stack, pipeline: &str, stage: &str) -> Result<Position> {
+    let client = aws_sdk_dynamodb::Client::from_conf(stack.account.aws.dynamodb());
+    let bucket = DynamoBucket::new(client, stack.output("StateTable")?.to_owned());
+    let scope: Scope<'_, DynamoBucket, Position> = Scope::of_segment(&bucket, pipeline, stage, 0);
+    Ok(stack.account.runtime.block_on(scope.begin())?.meta)
 }
 
 type Item = std::collections::HashMap<String, AttributeValue>;

@@ -14,7 +14,7 @@ const LINES: usize = 5_000;
 
 pub(crate) fn six_functions_store_what_one_process_stores(stack: &Stack) -> Result<()> {
     let folder = TempDir::new()?;
-    let market = Market::new(folder.path(), TRADES)?;
+    let market = Market::new(folder.path(), &[(TRADES, "BTCUSDT,ETHUSDT,SOLUSDT")])?;
     let (tables, rest) = market.embedded(&program::bitcoin_pipeline(), &folder.path().join("data"))?;
     ensure!(tables.len() == 4, "some table is empty: {:?}", tables.keys());
 

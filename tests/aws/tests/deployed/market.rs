@@ -10,8 +10,6 @@ use anyhow::{Context as _, Result, ensure};
 use tapeline_aws_tests::stored::{self, Tables};
 use tapeline_tests::program;
 
-const SYMBOLS: &str = "BTCUSDT,ETHUSDT,SOLUSDT";
-
 /// A recording of raw frames.
 pub(crate) struct Market {
     path: PathBuf,
@@ -27,13 +25,17 @@ pub(crate) struct Rest {
 }
 
 impl Market {
-    pub(crate) fn new(folder: &Path, trades: u64) -> Result<Self> {
-        let arguments = ["simulate", "--trades", &trades.to_string(), "--rate", "200", "--symbols", SYMBOLS];
-        // Without the receive times in front: functions have a clock of their own.
-        let text = program::output(&arguments)?;
-        let frame = |line: &'_ str| line.split_once(' ').map_or(line, |(_, frame)| frame).to_owned();
-        let text = text.lines().map(frame).collect::<Vec<String>>().join("\n");
-        let path = folder.join("market.txt");
+    /// So many trades of some symbols, and then of others.
+    pub(crate) fn new(folder: &Path, parts: &[(u64, &str)]) -> Result<Self> {
+        let mut frames = Vec::new();
+        for (trades, symbols) in parts {
+            let arguments = ["simulate", "--trades", &trades.to_string(), "--rate", "200", "--symbols", symbols];
+            let lines = program::output(&arguments)?;
+            // Without the receive times in front: functions have a clock of their own.
+            let frame = |line: &str| line.split_once(' ').map_or(line, |(_, frame)| frame).to_owned();
+            frames.extend(lines.lines().map(frame));
+        }
+        let (path, text) = (folder.join("market.txt"), frames.join("\n"));
         fs::write(&path, &text)?;
         Ok(Self { path, text })
     }

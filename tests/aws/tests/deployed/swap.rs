@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc, thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tapeline_aws_tests::{
     components::{Compiled, package_with},
     stack::{Account, Stack},
@@ -46,6 +46,8 @@ name = "write"
 tables = ["trades"]
 objects = []
 "#;
+/// Trades of a symbol that does not come again: what one version stores of a symbol the one before it cannot read.
+const BEFORE: u64 = 20;
 /// Some 2000 of each symbol.
 const TRADES: u64 = 6_000;
 /// A function looks once in a second.
@@ -57,22 +59,33 @@ pub(crate) fn a_component_that_is_pushed_takes_effect_and_one_that_traps_is_take
     account: &Arc<Account>,
 ) -> Result<()> {
     let folder = TempDir::new()?;
-    let market = Market::new(folder.path(), TRADES)?;
+    let market = Market::new(folder.path(), &[(BEFORE, "ADAUSDT"), (TRADES, "BTCUSDT,ETHUSDT,SOLUSDT")])?;
     let expected = expected(folder.path(), &market)?;
     let pipeline = folder.path().join("pipeline.toml");
     fs::write(&pipeline, PIPELINE)?;
     let package = package_with(folder.path(), &["test/faulty", "test/migrating"])?;
     let stack = Stack::deploy(account, &pipeline, &package, &["authorization=token"])?;
 
-    Compiled::new("test/faulty")?.push(&stack, "even")?;
     let lines = market.lines();
+    let (before, lines) = lines.split_at(lines.partition_point(|line| line.contains("adausdt")));
     let (first, second) = lines.split_at(lines.len() / 2);
+    // By the version that will be back: it must have run.
+    stack.send("swaps", "binance", before)?;
+    stack.wait_until_done()?;
+    let (faulty, migrating) = (Compiled::new("test/faulty")?, Compiled::new("test/migrating")?);
+    faulty.push(&stack, "even")?;
+    thread::sleep(NOTICED);
     first.chunks(LINES).try_for_each(|lines| stack.send("swaps", "binance", lines))?;
-    Compiled::new("test/migrating")?.push(&stack, "odd")?;
+    migrating.push(&stack, "odd")?;
     thread::sleep(NOTICED);
     second.chunks(LINES).try_for_each(|lines| stack.send("swaps", "binance", lines))?;
     stack.end()?;
     stack.wait_until_done()?;
+
+    for (stage, refused) in [("odd", None), ("even", Some(faulty.digest))] {
+        let runs = stored::position(&stack, "swaps", stage)?.runs.remove(stage).context("what runs")?;
+        ensure!(runs.digest == migrating.digest && runs.refused == refused, "{stage}: {runs:?}");
+    }
     let dead = stored::dead_letters(&stack)?;
     ensure!(dead.is_empty(), "{} dead letters, such as {:?}", dead.len(), dead.first());
     stored::compare(&expected, &stored::tables(&stack)?)
