@@ -118,11 +118,16 @@ impl Engine {
     /// # Errors
     /// As [`Self::new`].
     pub fn bare() -> Result<wasmtime::Engine, RuntimeError> {
+        wasmtime::Engine::new(&Self::config()).map_err(|error| RuntimeError::Engine(error.into()))
+    }
+
+    /// What all engines have in common.
+    pub fn config() -> wasmtime::Config {
         let mut config = wasmtime::Config::new();
         // Nothing here is asynchronous on the side of components. Said also where another member of the workspace asks for
         // the feature, so that both builds compile components alike.
         config.epoch_interruption(true).wasm_component_model(true).concurrency_support(false);
-        wasmtime::Engine::new(&config).map_err(|error| RuntimeError::Engine(error.into()))
+        config
     }
 
     /// The engine itself.

@@ -1,4 +1,4 @@
-//! The tasks of this repository: `cargo xtask up | spin | build | check | test | bench`.
+//! The tasks of this repository: `cargo xtask up | spin | lambda | build | check | test | bench`.
 //!
 //! This program finds tools, calls cargo and copies files. It knows where artifacts lie and nothing of what is in them.
 
@@ -9,6 +9,7 @@ mod cdk;
 mod check;
 mod guest;
 mod js_guest;
+mod lambda;
 mod local_aws;
 mod nats_server;
 mod npm;
@@ -56,6 +57,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Build the package of the functions on AWS Lambda: target/lambda/<architecture>.
+    Lambda {
+        /// What the functions run on.
+        #[arg(long, default_value = "x86_64")]
+        architecture: lambda::Architecture,
+    },
     /// Run every test, after building what the tests need.
     Test {
         /// Passed on to `cargo test`; a word is a filter of test names.
@@ -89,6 +96,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Build { debug_host: false, .. } => build::run(&workspace, HostProfile::Release),
         Task::Build { debug_host: true, .. } => build::run(&workspace, HostProfile::Debug),
         Task::Up { args } => up::run(&workspace, &args),
+        Task::Lambda { architecture } => lambda::run(&workspace, architecture),
         Task::Spin { args } => spin::run(&workspace, &args),
         Task::Test { args, program_args } => test::run(&workspace, &args, &program_args),
         Task::Check => check::run(&workspace),

@@ -6,6 +6,7 @@
 mod backtest;
 mod chained;
 mod check;
+mod compile;
 mod compile_component;
 mod dead_letters;
 mod doctor;
@@ -95,6 +96,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Simulate(simulate::Simulate),
     Stage(stage::Stage),
+    Compile(compile::Compile),
     #[command(hide = true)]
     CompileComponent(compile_component::CompileComponent),
 }
@@ -174,6 +176,7 @@ impl Command {
             Self::Doctor(command) => command.run(),
             Self::Simulate(command) => command.run(),
             Self::Stage(command) => command.run(),
+            Self::Compile(command) => command.run(),
             // Has no log and exit codes of its own.
             Self::CompileComponent(_) => Ok(Exit::Fine),
         }

@@ -1,0 +1,95 @@
+//! Compiles components for functions on AWS Lambda, which have no compiler.
+
+use std::sync::Arc;
+
+use tapeline_runtime::{compiled_name, digest, seal};
+
+use super::cache::engines;
+use crate::error::{Error, Kind, Result};
+
+/// What functions run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// Intel and AMD.
+    X86_64,
+    /// Graviton.
+    Arm64,
+}
+
+impl Architecture {
+    /// What compilers call it. Compiled for no more than every processor of this kind has.
+    const fn target(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+}
+
+/// Compiles components for functions.
+pub struct FunctionCompiler {
+    engine: wasmtime::Engine,
+    engines: String,
+}
+
+/// A component as functions load it.
+pub struct Compiled {
+    /// What its file is called.
+    pub name: String,
+    /// SHA-256 of the component, in hex.
+    pub digest: Arc<str>,
+    /// What is in the file.
+    pub bytes: Vec<u8>,
+}
+
+impl FunctionCompiler {
+    /// A compiler for functions of this architecture.
+    ///
+    /// # Errors
+    /// When this program cannot compile for it.
+    pub fn new(architecture: Architecture) -> Result<Self> {
+        let mut config = tapeline_runtime::Engine::config();
+        let unfit = |error| Error::caused(Kind::Internal, format!("compile for {}", architecture.target()), error);
+        config.target(architecture.target()).map_err(unfit)?;
+        let engine = wasmtime::Engine::new(&config).map_err(unfit)?;
+        Ok(Self { engines: engines(&engine), engine })
+    }
+
+    /// Which engines run what it compiles; part of the files' names.
+    pub fn engines(&self) -> &str {
+        &self.engines
+    }
+
+    /// Compiles a component.
+    ///
+    /// # Errors
+    /// `Invalid` when it is none.
+    pub fn compile(&self, component: &[u8]) -> Result<Compiled> {
+        let compiled = self.engine.precompile_component(component);
+        let compiled = compiled.map_err(|error| Error::caused(Kind::Invalid, "compile component", error))?;
+        let digest: Arc<str> = digest(component).into();
+        let bytes = [&seal(&compiled)[..], &compiled].concat();
+        Ok(Compiled { name: compiled_name(&digest, &self.engines), digest, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The header of a component with nothing in it.
+    const NOTHING: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    #[test]
+    fn a_component_is_compiled_for_another_machine() {
+        let [x86, arm] = [Architecture::X86_64, Architecture::Arm64].map(|architecture| {
+            let compiler = FunctionCompiler::new(architecture).unwrap();
+            let compiled = compiler.compile(NOTHING).unwrap();
+            assert_eq!(compiled.name, format!("{}-{}.cwasm", compiled.digest, compiler.engines()));
+            compiled
+        });
+        assert!(x86.digest == arm.digest && x86.name != arm.name && x86.bytes != arm.bytes);
+        let compiler = FunctionCompiler::new(Architecture::X86_64).unwrap();
+        assert!(compiler.compile(b"no component").is_err_and(|error| error.kind() == Kind::Invalid));
+    }
+}

@@ -1,0 +1,104 @@
+//! `cargo xtask lambda`: the package of the functions on AWS Lambda: the program and the components, compiled ahead of time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::workspace::{HostProfile, Workspace};
+use crate::{build, process};
+
+/// The crate of the program. It is built by itself, because cargo would give it the compiler that the host asks for.
+pub(crate) const PACKAGE: &str = "tapeline-aws";
+/// What Lambda starts.
+const PROGRAM: &str = "bootstrap";
+
+/// What functions run on.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Architecture {
+    /// Intel and AMD.
+    #[value(name = "x86_64")]
+    X86_64,
+    /// Graviton.
+    #[value(name = "arm64")]
+    Arm64,
+}
+
+impl Architecture {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    const fn target(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+
+    /// Whether this machine is one.
+    const fn is_here(self) -> bool {
+        match self {
+            Self::X86_64 => cfg!(all(target_os = "linux", target_arch = "x86_64")),
+            Self::Arm64 => cfg!(all(target_os = "linux", target_arch = "aarch64")),
+        }
+    }
+}
+
+/// Builds all that is needed, then the package.
+///
+/// # Errors
+/// When something does not compile.
+pub(crate) fn run(workspace: &Workspace, architecture: Architecture) -> Result<ExitCode> {
+    build::run(workspace, HostProfile::Release)?;
+    let program = build_program(workspace, architecture)?;
+    let package = pack(workspace, architecture, &program)?;
+    eprintln!("built {}", workspace.display(&package));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Puts the package together of what is built: `target/lambda/<architecture>`.
+///
+/// # Errors
+/// When the components cannot be compiled, or a file cannot be written.
+pub(crate) fn pack(workspace: &Workspace, architecture: Architecture, program: &Path) -> Result<PathBuf> {
+    let package = workspace.target().join("lambda").join(architecture.name());
+    if package.exists() {
+        fs::remove_dir_all(&package).with_context(|| format!("emptying {}", package.display()))?;
+    }
+    fs::create_dir_all(&package).with_context(|| format!("making {}", package.display()))?;
+    let placed = package.join(PROGRAM);
+    fs::copy(program, &placed).with_context(|| format!("writing {}", placed.display()))?;
+    let mut compile = workspace.command(workspace.program(HostProfile::Release));
+    compile.args(["compile", "--architecture", architecture.name(), "--into"]).arg(package.join("components"));
+    compile.args(workspace.stages().iter().map(|stage| workspace.components().join(format!("{stage}.wasm"))));
+    process::read(&mut compile)?;
+    Ok(package)
+}
+
+/// Builds the program of the functions.
+///
+/// # Errors
+/// When it does not compile.
+pub(crate) fn build_program(workspace: &Workspace, architecture: Architecture) -> Result<PathBuf> {
+    let mut program = workspace.cargo("build");
+    program.args(["--release", "--package", PACKAGE, "--bin", PROGRAM]);
+    if architecture.is_here() {
+        process::run(&mut program)?;
+        return Ok(workspace.target().join("release").join(PROGRAM));
+    }
+    let target = architecture.target();
+    if process::run(program.args(["--target", target])).is_err() {
+        bail!(
+            "{PROGRAM} does not compile for {target}: `rustup target add {target}` brings Rust's part, and a C compiler and \
+             linker for it must be there too (Debian: gcc-aarch64-linux-gnu, with \
+             CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc); or do it on such a machine"
+        );
+    }
+    Ok(workspace.target().join(target).join("release").join(PROGRAM))
+}
