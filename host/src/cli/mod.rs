@@ -4,11 +4,14 @@
 //! `exit.rs` (errors and exit codes). Nothing here knows how a pipeline works.
 
 mod backtest;
+mod cdk;
 mod chained;
 mod check;
 mod compile;
 mod compile_component;
 mod dead_letters;
+mod deploy;
+mod destroy;
 mod doctor;
 mod exit;
 mod explain;
@@ -97,6 +100,8 @@ enum Command {
     Simulate(simulate::Simulate),
     Stage(stage::Stage),
     Compile(compile::Compile),
+    Deploy(deploy::Deploy),
+    Destroy(destroy::Destroy),
     #[command(hide = true)]
     CompileComponent(compile_component::CompileComponent),
 }
@@ -177,6 +182,8 @@ impl Command {
             Self::Simulate(command) => command.run(),
             Self::Stage(command) => command.run(),
             Self::Compile(command) => command.run(),
+            Self::Deploy(command) => command.run(),
+            Self::Destroy(command) => command.run(),
             // Has no log and exit codes of its own.
             Self::CompileComponent(_) => Ok(Exit::Fine),
         }

@@ -9,27 +9,27 @@ export const VARIABLES = {
   pipeline: "TAPELINE_PIPELINE",
   /** JSON: `[{name, component, settings, memory_mib, time_per_batch}]`, the function's stages in the order of the data. */
   stages: "TAPELINE_STAGES",
-  /** JSON: `{delay, every, max_future}`. The first function. */
+  /** JSON: `{delay, every, max_future, idle}`. The first function. */
   watermark: "TAPELINE_WATERMARK",
   /** `source.format`: how what comes in is read when nothing else is said. The first function. */
   format: "TAPELINE_FORMAT",
   /** A number: parts into which symbols are divided. Every function. */
   partitions: "TAPELINE_PARTITIONS",
-  /** A table: key `key`; items with a number of seconds in `expires` may go then. Every function. */
+  /** A table: key `key`; items with a number of seconds in `expires` may go then. Every function reads and writes items. */
   stateTable: "TAPELINE_STATE_TABLE",
-  /** A table: keys `stage`, `at`; `expires` as above. Every function. */
+  /** A table: keys `stage`, `at`; `expires` as above. Every function writes in batches. */
   deadLettersTable: "TAPELINE_DEAD_LETTERS_TABLE",
-  /** A bucket with components that were pushed. Every function. */
+  /** A bucket with components that were pushed; what is not there reads as 404. Every function. */
   componentsBucket: "TAPELINE_COMPONENTS_BUCKET",
   /** The queue that feeds the function. Every function; the first one may send there. */
   inQueueUrl: "TAPELINE_IN_QUEUE_URL",
   /** The queue that feeds the next function. All but the last. */
   outQueueUrl: "TAPELINE_OUT_QUEUE_URL",
-  /** A table: keys `table_symbol`, `at`; `expires` as above. The last function. */
+  /** A table: keys `table_symbol`, `at`; `expires` as above. The last function writes in batches. */
   rowsTable: "TAPELINE_ROWS_TABLE",
   /** A duration: after so long a row may go. The last function, and only with `rows_expire`. */
   rowsExpire: "TAPELINE_ROWS_EXPIRE",
-  /** A bucket for files. The last function. */
+  /** A bucket for files. The last function puts any there, the first one only below `raw/`: records as they came. */
   objectsBucket: "TAPELINE_OBJECTS_BUCKET",
   /** A topic. The last function. */
   alarmsTopicArn: "TAPELINE_ALARMS_TOPIC_ARN",

@@ -2,8 +2,9 @@ import { Duration, type RemovalPolicy } from "aws-cdk-lib";
 import { EventSourceMapping } from "aws-cdk-lib/aws-lambda";
 import { DeduplicationScope, FifoThroughputLimit, Queue, QueueEncryption, type QueueProps } from "aws-cdk-lib/aws-sqs";
 import { Construct } from "constructs";
-import { type Span, seconds } from "./duration.ts";
+import { seconds } from "./duration.ts";
 import { VARIABLES, type Variable } from "./environment.ts";
+import type { Settings } from "./settings.ts";
 import type { StageFunction } from "./stage-function.ts";
 
 /** What AWS asks for: while a call is throttled and tried again, its messages must not come back to others. */
@@ -20,8 +21,7 @@ const RECEIVES_MAX = 5;
 const BATCH_MESSAGES_MAX = 10;
 
 export interface HopProps {
-  /** Of the function that reads it. */
-  readonly timeout: Span;
+  readonly settings: Settings;
   readonly removalPolicy: RemovalPolicy;
 }
 
@@ -30,10 +30,12 @@ export class Hop extends Construct {
   readonly queue: Queue;
   readonly deadLetters: Queue;
   readonly visibilityTimeout: Duration;
+  readonly #callsMax: number | undefined;
 
-  constructor(scope: Construct, id: string, props: HopProps) {
+  constructor(scope: Construct, id: string, { settings, removalPolicy }: HopProps) {
     super(scope, id);
-    this.visibilityTimeout = Duration.seconds(VISIBILITY_TIMEOUTS * seconds(props.timeout));
+    this.visibilityTimeout = Duration.seconds(VISIBILITY_TIMEOUTS * seconds(settings.timeout));
+    this.#callsMax = settings.batchConcurrency;
     const shared: QueueProps = {
       fifo: true,
       // Who sends names its messages: equal bytes may be two messages.
@@ -45,7 +47,7 @@ export class Hop extends Construct {
       encryption: QueueEncryption.SQS_MANAGED,
       enforceSSL: true,
       retentionPeriod: RETENTION,
-      removalPolicy: props.removalPolicy,
+      removalPolicy,
     };
     this.deadLetters = new Queue(this, "DeadLetters", shared);
     this.queue = new Queue(this, "Queue", {
@@ -66,6 +68,8 @@ export class Hop extends Construct {
       eventSourceArn: this.queue.queueArn,
       batchSize: BATCH_MESSAGES_MAX,
       reportBatchItemFailures: true,
+      // A call that is refused for want of concurrency counts as a try of its messages.
+      ...(this.#callsMax === undefined ? {} : { maxConcurrency: this.#callsMax }),
     });
   }
 

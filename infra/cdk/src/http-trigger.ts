@@ -20,6 +20,9 @@ import type { StageFunction } from "./stage-function.ts";
 const REQUESTS_PER_SECOND_MAX = 100;
 const REQUESTS_BURST_MAX = 200;
 
+/** For probes. */
+const HEALTH = "/healthz";
+
 /** Who asked for what, and what became of it. */
 const ACCESS_LOG = {
   time: "$context.requestTime",
@@ -41,7 +44,10 @@ export interface HttpTriggerProps {
   readonly first: StageFunction;
 }
 
-/** The HTTP API: a stage by itself, events into the pipeline, and whether it is up. */
+/**
+ * The HTTP API: a stage by itself, events into the pipeline, and whether it is up. Methods and paths that are wrong come to
+ * a function too, so that whoever sent them is answered with a problem document.
+ */
 export class HttpTrigger extends Construct {
   readonly api: HttpApi;
   readonly url: string;
@@ -53,23 +59,24 @@ export class HttpTrigger extends Construct {
       description: `Tapeline ${pipeline}`,
       createDefaultStage: false,
       defaultAuthorizer: authorizer(settings.authorization),
+      defaultIntegration: new HttpLambdaIntegration("default", first.lambda),
     });
     for (const stageFunction of functions) {
       for (const stage of stageFunction.stages) {
-        this.route(HttpMethod.POST, `/stages/${stage.name}/invoke`, stageFunction);
+        this.route(`/stages/${stage.name}/invoke`, stageFunction);
       }
     }
-    this.route(HttpMethod.POST, `/pipelines/${pipeline}/events`, first);
-    this.route(HttpMethod.GET, "/healthz", first, new HttpNoneAuthorizer());
+    this.route(`/pipelines/${pipeline}/events`, first);
+    this.route(HEALTH, first, new HttpNoneAuthorizer());
     this.url = this.stage(settings.logRetentionDays).url;
     this.acknowledge(settings.authorization);
   }
 
-  private route(method: HttpMethod, path: string, target: StageFunction, authorizer?: IHttpRouteAuthorizer): void {
+  private route(path: string, target: StageFunction, authorizer?: IHttpRouteAuthorizer): void {
     this.api.addRoutes({
       path,
-      methods: [method],
-      integration: new HttpLambdaIntegration(`${method} ${path}`.replaceAll("/", " "), target.lambda),
+      methods: [HttpMethod.ANY],
+      integration: new HttpLambdaIntegration(path.replaceAll("/", " ").trim(), target.lambda),
       ...(authorizer === undefined ? {} : { authorizer }),
     });
   }
@@ -95,10 +102,10 @@ export class HttpTrigger extends Construct {
   private acknowledge(authorization: Authorization): void {
     const reason =
       authorization === "token"
-        ? "Each function compares the caller's token with the stack's secret, all but for GET /healthz, which tells nothing."
-        : "GET /healthz is for probes, which have no credentials, and tells nothing; every other route asks IAM.";
+        ? "Each function compares the caller's token with the stack's secret, all but for /healthz, which tells nothing."
+        : "/healthz is for probes, which have no credentials, and tells nothing; every other route asks IAM.";
     for (const route of this.api.node.findAll().filter((construct) => construct instanceof CfnRoute)) {
-      if (authorization === "token" || route.routeKey === "GET /healthz") {
+      if (authorization === "token" || route.routeKey === `${HttpMethod.ANY} ${HEALTH}`) {
         Validations.of(route).acknowledge({ id: "AwsSolutions-APIG4", reason });
       }
     }

@@ -35,6 +35,7 @@ export class PipelineStack extends Stack {
     for (const stageFunction of functions) {
       stores.openTo(stageFunction);
     }
+    stores.openToFirst(first.stageFunction);
     stores.openToWriter(last.stageFunction);
     alarms.openTo(last.stageFunction);
     connect(segments);
@@ -73,7 +74,7 @@ export class PipelineStack extends Stack {
         name,
         stageFunction: new StageFunction(stages, name, { pipeline, settings, stages: group, code }),
         // By the stage that it leads to, so that the queue stays when stages behind that one are fused with it.
-        hop: new Hop(hops, firstOf(group).name, { timeout: settings.timeout, removalPolicy }),
+        hop: new Hop(hops, firstOf(group).name, { settings, removalPolicy }),
       };
     });
   }

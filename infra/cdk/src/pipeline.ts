@@ -21,6 +21,7 @@ export interface Watermark {
   readonly delay: string;
   readonly every: string;
   readonly max_future: string;
+  readonly idle: string;
 }
 
 export interface Stage {
@@ -88,6 +89,7 @@ function watermark(section: Section): Watermark {
     delay: section.span("delay", "0s", "1s").text,
     every: section.span("every", "1ns", "1s").text,
     max_future: section.span("max_future", "0s", "10s").text,
+    idle: section.span("idle", "1ns", "5s").text,
   };
 }
 

@@ -15,7 +15,7 @@ export interface ScheduleTriggerProps {
   readonly target: StageFunction;
 }
 
-/** Calls a function again and again. */
+/** Calls a function again and again: in quiet times it has nothing else to move the watermark on by. */
 export class ScheduleTrigger extends Construct {
   constructor(scope: Construct, id: string, { pipeline, schedule, target }: ScheduleTriggerProps) {
     super(scope, id);
@@ -25,7 +25,7 @@ export class ScheduleTrigger extends Construct {
     role.addToPolicy(new PolicyStatement({ actions: ["lambda:InvokeFunction"], resources: [functionArn] }));
     target.lambda.configureAsyncInvoke({ maxEventAge: AGE_MAX, retryAttempts: RETRIES_MAX });
     new Schedule(this, "Schedule", {
-      description: `Tapeline ${pipeline}: fetch`,
+      description: `Tapeline ${pipeline}: the watermark of quiet times`,
       schedule: ScheduleExpression.expression(schedule),
       target: {
         bind: () => ({

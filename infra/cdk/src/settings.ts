@@ -19,6 +19,8 @@ export interface Settings {
   readonly memory_mib: number;
   /** Calls of each function at once, set aside for it; none when calls share what the account has. */
   readonly concurrency: number | undefined;
+  /** Limit of a queue's calls at once; none when its message groups are one. */
+  readonly batchConcurrency: number | undefined;
   /** Of each function, whole seconds. */
   readonly timeout: Span;
   /** Whether tables, buckets and queues stay when the stack goes. */
@@ -40,7 +42,8 @@ export type Authorization = (typeof AUTHORIZATIONS)[number];
 /** Where a value of the context comes from: `app.node.tryGetContext`. */
 export type Context = (key: string) => unknown;
 
-const KEYS = [
+/** In the order in which they are explained. */
+export const KEYS = [
   "architecture",
   "authorization",
   "partitions",
@@ -62,6 +65,10 @@ const CONTEXT_KEYS: Readonly<Record<string, string>> = { keep_data: "keep" };
 const PARTITIONS_MAX = 256;
 /** What an account has by default. */
 const CONCURRENCY_MAX = 1000;
+/** Requests over HTTP that a function takes beside a batch of each partition, when nothing else is said. */
+const HTTP_CALLS = 4;
+/** The least limit that AWS knows for the calls of a queue. */
+const BATCH_CONCURRENCY_MIN = 2;
 /** What AWS Lambda offers. */
 const MEMORY_MIB = [128, 10_240] as const;
 const TIMEOUT_SECONDS_MAX = 900;
@@ -76,13 +83,15 @@ export function resolveSettings(pipeline: Pipeline, context: Context): Settings 
   const section = withContext(pipeline, context);
   const partitions = section.integer("partitions", [1, PARTITIONS_MAX], 1);
   const groups = resolveGroups(section, pipeline.stages);
+  const concurrency = resolveConcurrency(section, partitions);
   return {
     architecture: section.oneOf("architecture", ARCHITECTURES, "x86_64"),
     authorization: section.oneOf("authorization", AUTHORIZATIONS, "iam"),
     partitions,
     groups,
     memory_mib: section.integer("memory_mib", MEMORY_MIB, 512),
-    concurrency: resolveConcurrency(section, partitions),
+    concurrency,
+    batchConcurrency: batchConcurrency(partitions, concurrency),
     timeout: resolveTimeout(section, groups),
     keepData: section.flag("keep_data", false),
     alarmsEmail: resolveMatch(section, "alarms_email", /^[^\s@]+@[^\s@]+$/, "an address such as you@example.com"),
@@ -177,7 +186,20 @@ function resolveConcurrency(section: Section, partitions: number): number | unde
   if (value !== undefined && typeof value !== "number") {
     throw section.unfit("concurrency", `1 to ${CONCURRENCY_MAX} or "unreserved"`);
   }
-  return section.integer("concurrency", [1, CONCURRENCY_MAX], partitions);
+  const concurrency = section.integer("concurrency", [1, CONCURRENCY_MAX], partitions + HTTP_CALLS);
+  if (concurrency < BATCH_CONCURRENCY_MIN && partitions > 1) {
+    throw section.unfit("concurrency", `${BATCH_CONCURRENCY_MIN} or more with ${partitions} partitions`);
+  }
+  return concurrency;
+}
+
+/**
+ * A message group is worked on by one call at a time, so that a queue has no more of them than there are partitions. Where
+ * less is set aside, it must be limited; where it need not be, a queue without a limit is asked less often when it is empty,
+ * which is what costs at rest.
+ */
+function batchConcurrency(partitions: number, concurrency: number | undefined): number | undefined {
+  return concurrency !== undefined && concurrency < partitions ? concurrency : undefined;
 }
 
 /** A stage must reach its own limit before Lambda ends the call, or its batch would never be put aside as dead. */

@@ -9,6 +9,8 @@ import type { StageFunction } from "./stage-function.ts";
 const TTL_ATTRIBUTE = "expires";
 /** An upload that was not finished in a day never is. */
 const UPLOAD_AGE_MAX = Duration.days(1);
+/** Where records are kept as they came, before they are parsed. */
+const RAW_OBJECTS = "raw/*";
 /** What was overwritten by mistake can be had back for a month. */
 const NONCURRENT_AGE_MAX = Duration.days(30);
 
@@ -36,45 +38,52 @@ export class Stores extends Construct {
   /** What every function needs: state, components and a place for what it cannot take. */
   openTo(stage: StageFunction): void {
     stage.reach(VARIABLES.stateTable, this.state.tableName, {
-      actions: [
-        "dynamodb:GetItem",
-        "dynamodb:BatchGetItem",
-        "dynamodb:PutItem",
-        "dynamodb:BatchWriteItem",
-        "dynamodb:UpdateItem",
-        "dynamodb:DeleteItem",
-      ],
+      actions: ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
       resources: [this.state.tableArn],
     });
     stage.reach(VARIABLES.deadLettersTable, this.deadLetters.tableName, {
-      actions: ["dynamodb:PutItem", "dynamodb:BatchWriteItem"],
+      actions: ["dynamodb:PutItem"],
       resources: [this.deadLetters.tableArn],
     });
-    stage.reach(VARIABLES.componentsBucket, this.components.bucketName, {
-      actions: ["s3:GetObject"],
-      resources: [this.components.arnForObjects("*")],
-    });
+    stage.reach(
+      VARIABLES.componentsBucket,
+      this.components.bucketName,
+      { actions: ["s3:GetObject"], resources: [this.components.arnForObjects("*")] },
+      // Without it what is not there reads as forbidden, and nobody could tell that nothing was pushed.
+      { actions: ["s3:ListBucket"], resources: [this.components.bucketArn] },
+    );
     anyObject(
       stage,
       this.components,
+      "*",
       "Components are named by their digests, which are not known before they are pushed.",
     );
   }
 
-  /** What only the writer needs. */
+  /** What only the first function needs: a place for records as they came. */
+  openToFirst(first: StageFunction): void {
+    first.reach(VARIABLES.objectsBucket, this.objects.bucketName, {
+      actions: ["s3:PutObject"],
+      resources: [this.objects.arnForObjects(RAW_OBJECTS)],
+    });
+    anyObject(first, this.objects, RAW_OBJECTS, "Records as they came are numbered on and on.");
+  }
+
+  /** What only the writer needs. It puts files there and reads none. */
   openToWriter(writer: StageFunction): void {
     writer.reach(VARIABLES.rowsTable, this.rows.tableName, {
-      actions: ["dynamodb:PutItem", "dynamodb:BatchWriteItem"],
+      actions: ["dynamodb:PutItem"],
       resources: [this.rows.tableArn],
     });
     writer.reach(VARIABLES.objectsBucket, this.objects.bucketName, {
-      actions: ["s3:GetObject", "s3:PutObject"],
+      actions: ["s3:PutObject"],
       resources: [this.objects.arnForObjects("*")],
     });
     anyObject(
       writer,
       this.objects,
-      "The writer names files by dataset, day and symbol, and the bucket holds nothing else.",
+      "*",
+      "The component of the writer names files as it likes: by dataset, symbol and day.",
     );
   }
 
@@ -118,7 +127,7 @@ function text(name: string): Attribute {
   return { name, type: AttributeType.STRING };
 }
 
-function anyObject(stage: StageFunction, bucket: Bucket, reason: string): void {
+function anyObject(stage: StageFunction, bucket: Bucket, keys: string, reason: string): void {
   const logicalId = Stack.of(bucket).getLogicalId(bucket.node.defaultChild as CfnBucket);
-  Validations.of(stage).acknowledge({ id: `AwsSolutions-IAM5[Resource::<${logicalId}.Arn>/*]`, reason });
+  Validations.of(stage).acknowledge({ id: `AwsSolutions-IAM5[Resource::<${logicalId}.Arn>/${keys}]`, reason });
 }

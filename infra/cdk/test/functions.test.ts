@@ -24,8 +24,9 @@ describe("the environment of", () => {
       ...EVERYWHERE,
       TAPELINE_IN_QUEUE_URL: "Hops/fetch/Queue",
       TAPELINE_OUT_QUEUE_URL: "Hops/dedup/Queue",
+      TAPELINE_OBJECTS_BUCKET: "Stores/Objects",
       TAPELINE_FORMAT: "binance",
-      TAPELINE_WATERMARK: '{"delay":"2s","every":"1s","max_future":"10s"}',
+      TAPELINE_WATERMARK: '{"delay":"2s","every":"1s","max_future":"10s","idle":"5s"}',
     });
     expect(stages).toEqual([
       { name: "fetch", component: "fetch", settings: {}, memory_mib: 256, time_per_batch: "5s" },
@@ -89,7 +90,7 @@ describe("the environment of", () => {
     expect(environment(stack, "b").stages[0].component).toBe("../b.wasm");
     expect(stack.environment("a")).toMatchObject({
       TAPELINE_FORMAT: "events",
-      TAPELINE_WATERMARK: '{"delay":"1s","every":"1s","max_future":"10s"}',
+      TAPELINE_WATERMARK: '{"delay":"1s","every":"1s","max_future":"10s","idle":"5s"}',
     });
   });
 });
@@ -130,7 +131,7 @@ describe("a function", () => {
       Architectures: ["x86_64"],
       MemorySize: 512,
       Timeout: 30,
-      ReservedConcurrentExecutions: 3,
+      ReservedConcurrentExecutions: 3 + 4,
     });
   });
 

@@ -55,6 +55,19 @@ describe("a hop", () => {
     expect(stack.name(mapping.FunctionName)).toBe(`Stages/${stage}/Function`);
   });
 
+  it.each([
+    ["as often at once as there are partitions", { partitions: "8" }, undefined],
+    ["no more often than is set aside", { partitions: "8", concurrency: "5" }, 5],
+    ["once where one call is set aside for one partition", { concurrency: "1" }, undefined],
+    ["with what the account has", { partitions: "8", concurrency: "unreserved" }, undefined],
+  ])("calls its function %s", (_, context, calls) => {
+    const stack = new Synthesized(context);
+    for (const stage of STAGES) {
+      const { ScalingConfig } = stack.one("AWS::Lambda::EventSourceMapping", `Hops/${stage}/Mapping`);
+      expect(ScalingConfig).toEqual(calls === undefined ? undefined : { MaximumConcurrency: calls });
+    }
+  });
+
   it("fused stages have none between them, and the one into them keeps its name", () => {
     const fused = new Synthesized({ fuse: '[["dedup", "enrich"], ["aggregate", "alarm"]]' });
     const queues = ["fetch", "dedup", "aggregate", "write"].flatMap((stage) => [

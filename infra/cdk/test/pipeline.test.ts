@@ -26,6 +26,7 @@ const WRONG: readonly (readonly [text: string, expected: string])[] = [
     `name = "x"\nwatermark.max_future = 5\n${A_AND_B}`,
     'watermark.max_future: 5 instead of a duration such as "5m", "250ms" or "1h 30m"',
   ],
+  [`name = "x"\nwatermark.idle = "0s"\n${A_AND_B}`, 'watermark.idle: "0s" instead of a duration from 1ns to 366d'],
   [`name = "x"\nwatermark.every = "0s"\n${A_AND_B}`, 'watermark.every: "0s" instead of a duration from 1ns to 366d'],
   [`name = "x"\nwatermark.delay = "2y"\n${A_AND_B}`, 'watermark.delay: "2y" instead of a duration from 0s to 366d'],
   [`name = "x"\n[[stages]]\n${A_AND_B}`, "stages.0.name: nothing instead of 1 to 60 of a-z, 0-9 and -"],
@@ -64,7 +65,7 @@ describe("a pipeline file", () => {
   it("has the host's defaults", () => {
     const { format, watermark, stages } = parsePipeline(`name = "x"\n${A_AND_B}`);
     expect(format).toBe("events");
-    expect(watermark).toEqual({ delay: "1s", every: "1s", max_future: "10s" });
+    expect(watermark).toEqual({ delay: "1s", every: "1s", max_future: "10s", idle: "5s" });
     expect(stages[0]).toEqual({
       name: "a",
       component: "a",
@@ -79,7 +80,7 @@ describe("a pipeline file", () => {
     const { name, format, watermark, stages } = loadPipeline(PIPELINE_FILE);
     expect(name).toBe("bitcoin-trades");
     expect(format).toBe("binance");
-    expect(watermark).toEqual({ delay: "2s", every: "1s", max_future: "10s" });
+    expect(watermark).toEqual({ delay: "2s", every: "1s", max_future: "10s", idle: "5s" });
     expect(stages.map((stage) => stage.name)).toEqual(["fetch", "dedup", "enrich", "aggregate", "alarm", "write"]);
   });
 });

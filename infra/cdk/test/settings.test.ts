@@ -1,7 +1,8 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { parsePipeline } from "../src/pipeline.ts";
-import { resolvePackage, resolveSettings } from "../src/settings.ts";
-import type { Context } from "./stack.ts";
+import { KEYS, resolvePackage, resolveSettings } from "../src/settings.ts";
+import { type Context, PIPELINE_FILE } from "./stack.ts";
 
 const STAGES = ["a", "b", "c", "d"].map((name) => `[[stages]]\nname = "${name}"\n`).join("");
 
@@ -17,7 +18,8 @@ describe("settings", () => {
       authorization: "iam",
       partitions: 1,
       memory_mib: 512,
-      concurrency: 1,
+      concurrency: 5,
+      batchConcurrency: undefined,
       keepData: false,
       alarmsEmail: undefined,
       logRetentionDays: 14,
@@ -26,6 +28,16 @@ describe("settings", () => {
     });
     expect(timeout.text).toBe("30s");
     expect(groups.map((stages) => stages.map((stage) => stage.name))).toEqual([["a"], ["b"], ["c"], ["d"]]);
+  });
+
+  it("are all in the pipeline file of ours, with their defaults or with examples that are valid", () => {
+    const text = readFileSync(PIPELINE_FILE, "utf8");
+    const ours = parsePipeline(text);
+    expect(resolveSettings(ours, () => undefined)).toEqual(resolveSettings({ ...ours, aws: {} }, () => undefined));
+    const [, section] = text.match(/^\[aws\]$(.*?)^\[/ms) ?? [];
+    const { aws } = parsePipeline(text.replace(section ?? "", section?.replace(/^# ([a-z_]+ = )/gm, "$1") ?? ""));
+    expect(Object.keys(aws)).toEqual(KEYS);
+    expect(() => resolveSettings({ ...ours, aws }, () => undefined)).not.toThrow();
   });
 
   it("are taken from [aws]", () => {
@@ -62,7 +74,7 @@ describe("settings", () => {
     const context = { partitions: "2", keep: "false", fuse: '[["b","c"]]', timeout: "40s" };
     expect(settings('partitions = 8\nkeep_data = true\ntimeout = "1m"', context)).toMatchObject({
       partitions: 2,
-      concurrency: 2,
+      concurrency: 6,
       keepData: false,
       groups: [{ length: 1 }, { length: 2 }, { length: 1 }],
       timeout: { text: "40s" },
@@ -80,6 +92,7 @@ const WRONG: readonly (readonly [aws: string, expected: string])[] = [
   ['authorization = "none"', 'aws.authorization: "none" instead of "iam" or "token"'],
   ["memory_mib = 64", "aws.memory_mib: 64 instead of 128 to 10240"],
   ["concurrency = 0", "aws.concurrency: 0 instead of 1 to 1000"],
+  ["partitions = 2\nconcurrency = 1", "aws.concurrency: 1 instead of 2 or more with 2 partitions"],
   ['concurrency = "many"', 'aws.concurrency: "many" instead of 1 to 1000 or "unreserved"'],
   ['timeout = "16m"', 'aws.timeout: "16m" instead of whole seconds from 1s to 900s'],
   ['timeout = "20500ms"', 'aws.timeout: "20500ms" instead of whole seconds from 1s to 900s'],

@@ -16,9 +16,10 @@ function expected(authorization: string, of: (stage: string) => string = (stage)
   const target = (stage: string) => `Stages/${of(stage)}/Function.Arn`;
   const stages = ["fetch", "dedup", "enrich", "aggregate", "alarm", "write"];
   return {
-    ...Object.fromEntries(stages.map((stage) => [`POST /stages/${stage}/invoke`, [authorization, target(stage)]])),
-    "POST /pipelines/bitcoin-trades/events": [authorization, target("fetch")],
-    "GET /healthz": ["NONE", target("fetch")],
+    ...Object.fromEntries(stages.map((stage) => [`ANY /stages/${stage}/invoke`, [authorization, target(stage)]])),
+    "ANY /pipelines/bitcoin-trades/events": [authorization, target("fetch")],
+    "ANY /healthz": ["NONE", target("fetch")],
+    $default: [authorization, target("fetch")],
   };
 }
 

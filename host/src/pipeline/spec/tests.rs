@@ -58,6 +58,15 @@ settings = { text = "a", list = [1, 2.5, true], inner = { deep = {} } }
     assert_eq!(write.settings, r#"{"inner":{"deep":{}},"list":[1,2.5,true],"text":"a"}"#);
 }
 
+#[test]
+fn what_only_aws_is_told_changes_nothing() {
+    let plain = parse(&format!("name = \"x\"{STAGES}")).unwrap();
+    let told = parse(&format!("name = \"x\"\n[aws]\npartitions = 8\nto_be = [1979-05-27, {{}}]{STAGES}")).unwrap();
+    let of =
+        |pipeline: Pipeline| format!("{:?}", (pipeline.nats, pipeline.stages, pipeline.watermark, pipeline.commit));
+    assert_eq!(of(told), of(plain));
+}
+
 /// Bad files and what is said about them, after `pipelines/x.toml:`.
 const WRONG: &[(&str, &str)] = &[
     // Text.
@@ -68,7 +77,7 @@ const WRONG: &[(&str, &str)] = &[
     ("", "1: missing field `name`"),
     (
         "name = \"x\"\ncolour = 1",
-        "2: colour: unknown field `colour`, expected one of `name`, `source`, `watermark`, `commit`, `nats`, `swap`, `stages`",
+        "2: colour: unknown field `colour`, expected one of `name`, `source`, `watermark`, `commit`, `nats`, `swap`, `aws`, `stages`",
     ),
     (
         "name = \"x\"\n[watermark]\ndelai = \"1s\"",
@@ -81,6 +90,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     // Types.
     ("name = 1", "1: name: invalid type: integer `1`, expected a string"),
+    ("name = \"x\"\naws = 1", "2: aws: invalid type: integer `1`, expected a table"),
     (
         "name = \"x\"\n\n[commit]\nrecords = \"many\"",
         "4: commit.records: invalid type: string \"many\", expected a whole number >= 0",
