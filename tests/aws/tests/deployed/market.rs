@@ -45,13 +45,13 @@ impl Market {
     }
 
     /// What a pipeline stores of it in one process.
-    pub(crate) fn embedded(&self, pipeline: &Path, data: &Path) -> Result<(Tables, Rest)> {
+    pub(crate) fn embedded(&self, pipeline: &Path, data: &Path, tables: &[&str]) -> Result<(Tables, Rest)> {
         let run = program::run(pipeline, &[&self.path], data)?;
         ensure!(run.code == 0 || run.code == 3, "exit code {}: {}", run.code, run.errors);
         let folder = data.to_str().context("a temporary folder has a name")?;
         let letters = program::output(&["dead-letters", "list", "--data", folder, "--format", "csv"])?;
         let objects = if data.join("objects").exists() { program::objects(data)? } else { BTreeMap::new() };
         let rest = Rest { objects, dead_letters: letters.lines().count().saturating_sub(1) };
-        Ok((stored::embedded_tables(data)?, rest))
+        Ok((stored::embedded_tables(data, tables)?, rest))
     }
 }
