@@ -25,11 +25,12 @@ pub(crate) struct Rest {
 }
 
 impl Market {
-    /// So many trades of some symbols, and then of others.
+    /// So many trades of some symbols, and a minute of market later of others.
     pub(crate) fn new(folder: &Path, parts: &[(u64, &str)]) -> Result<Self> {
         let mut frames = Vec::new();
-        for (trades, symbols) in parts {
-            let arguments = ["simulate", "--trades", &trades.to_string(), "--rate", "200", "--symbols", symbols];
+        for (minute, (trades, symbols)) in parts.iter().enumerate() {
+            let (trades, start) = (trades.to_string(), format!("2024-08-08T00:{minute:02}:00Z"));
+            let arguments = ["simulate", "--rate", "200", "--trades", &trades, "--symbols", symbols, "--start", &start];
             let lines = program::output(&arguments)?;
             // Without the receive times in front: functions have a clock of their own.
             let frame = |line: &str| line.split_once(' ').map_or(line, |(_, frame)| frame).to_owned();
