@@ -12,11 +12,12 @@ const VISIBILITY_TIMEOUTS = 6;
 /** The longest that SQS knows: after a weekend and a week of holidays nothing is gone. */
 const RETENTION = Duration.days(14);
 /**
- * A record that a stage cannot take is put aside by the function, with its reason. So what comes back whole was a crash,
- * a throttled call or a service that was down: four more tries, a visibility timeout apart, outlast what is short; what is
- * not short must not hold up its partition for ever.
+ * The most that SQS knows. A record that a stage cannot take is put aside by the function, so what comes back whole was a
+ * crash, a throttled call or a service that was down, and is done when that is over. A message that went to the dead
+ * letters would stop its partition anyway, since none may be left out; so it waits in its place, and an alarm tells how
+ * long. Messages behind it count as received too, without having been tried.
  */
-const RECEIVES_MAX = 5;
+const RECEIVES_MAX = 1000;
 /** Messages hold many records already, and those of a call fail and wait together. */
 const BATCH_MESSAGES_MAX = 10;
 

@@ -203,6 +203,9 @@ function batchConcurrency(partitions: number, concurrency: number | undefined): 
 }
 
 /** A stage must reach its own limit before Lambda ends the call, or its batch would never be put aside as dead. */
+/** Of a call, what reading, sending and writing may take besides the stages. */
+const OTHER_SECONDS = 5;
+
 function resolveTimeout(section: Section, groups: readonly (readonly Stage[])[]): Span {
   const timeout = section.span("timeout", "1s", "30s");
   if (timeout.ns % 1e9 !== 0 || seconds(timeout) > TIMEOUT_SECONDS_MAX) {
@@ -210,9 +213,10 @@ function resolveTimeout(section: Section, groups: readonly (readonly Stage[])[])
   }
   for (const stages of groups) {
     const needed = timePerCall(stages);
-    if (seconds(timeout) <= needed) {
+    if (seconds(timeout) < needed + OTHER_SECONDS) {
       const names = stages.map((stage) => stage.name).join(" and ");
-      throw unfit(section.key("timeout"), timeout.text, `more than the ${needed}s that ${names} may take for a batch`);
+      const right = `${needed + OTHER_SECONDS}s at least: ${needed}s that ${names} may take for a batch, and what is around it`;
+      throw unfit(section.key("timeout"), timeout.text, right);
     }
   }
   return timeout;

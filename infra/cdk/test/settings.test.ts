@@ -96,11 +96,8 @@ const WRONG: readonly (readonly [aws: string, expected: string])[] = [
   ['concurrency = "many"', 'aws.concurrency: "many" instead of 1 to 1000 or "unreserved"'],
   ['timeout = "16m"', 'aws.timeout: "16m" instead of whole seconds from 1s to 900s'],
   ['timeout = "20500ms"', 'aws.timeout: "20500ms" instead of whole seconds from 1s to 900s'],
-  ['timeout = "5s"', 'aws.timeout: "5s" instead of more than the 5s that a may take for a batch'],
-  [
-    'timeout = "10s"\nfuse = [["b", "c"]]',
-    'aws.timeout: "10s" instead of more than the 10s that b and c may take for a batch',
-  ],
+  ['timeout = "5s"', 'aws.timeout: "5s" instead of 10s at least: 5s that'],
+  ['timeout = "10s"\nfuse = [["b", "c"]]', 'aws.timeout: "10s" instead of 15s at least: 10s that'],
   ["keep_data = 1", "aws.keep_data: 1 instead of true or false"],
   ['alarms_email = "me"', 'aws.alarms_email: "me" instead of an address such as you@example.com'],
   ["log_retention_days = 15", "aws.log_retention_days: 15 instead of one of 1, 3, 5, 7, 14,"],
