@@ -1,3 +1,8 @@
-//! What the tests of Tapeline on AWS share: a local AWS.
+//! What the tests of Tapeline on AWS share: a local AWS, and a pipeline that is deployed to it.
 
+pub mod alarms;
+pub mod components;
+pub mod function;
 pub mod local_aws;
+pub mod stack;
+pub mod stored;

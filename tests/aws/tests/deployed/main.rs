@@ -1,0 +1,76 @@
+//! A pipeline of six functions, deployed from the synthesized template to a local AWS (ministack): what the embedded host
+//! stores, whatever is pushed meanwhile, and the conformance suite over HTTP. Reported as ignored, by name, where there is
+//! no ministack or no Node.js.
+
+mod conformance;
+mod equal;
+mod market;
+mod swap;
+
+use std::sync::{Arc, LazyLock};
+
+use anyhow::{Result, anyhow};
+use libtest_mimic::{Arguments, Failed, Trial};
+use tapeline_aws_tests::stack::{Account, Stack, package};
+use tapeline_tests::{
+    conformance::{Case, Runtime, check},
+    program,
+};
+
+use crate::conformance::Functions;
+
+/// Made when it is first needed, or why it cannot be.
+type Lazy<T> = LazyLock<Result<T, String>, Box<dyn FnOnce() -> Result<T, String> + Send>>;
+/// The stack of the main job.
+type MainStack = Lazy<Stack>;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials = trials().unwrap_or_else(|error| {
+        let failed = told(error);
+        vec![Trial::test("the_cases_can_be_read", || Err(failed))]
+    });
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn trials() -> Result<Vec<Trial>> {
+    let account: Arc<Lazy<Arc<Account>>> = lazy(|| Account::open().map(Arc::new));
+    let stack: Arc<MainStack> = {
+        let account = Arc::clone(&account);
+        let context = ["authorization=token"];
+        lazy(move || Stack::deploy(made(&account)?, &program::bitcoin_pipeline(), &package(), &context))
+    };
+    let functions = Arc::new(Functions::new(Arc::clone(&stack)));
+    let mut trials = vec![
+        trial("six_functions_store_what_one_process_stores", move || {
+            equal::six_functions_store_what_one_process_stores(made(&stack)?)
+        }),
+        trial("a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back", move || {
+            swap::a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back(made(&account)?)
+        }),
+    ];
+    // What is left out would be so each time, and is no test that was skipped.
+    let cases = Case::load_all()?.into_iter().filter(|case| functions.leaves_out(case).is_none());
+    trials.extend(cases.map(|case| {
+        let functions = Arc::clone(&functions);
+        trial(&format!("functions::{}", case.name), move || check(&*functions, &case))
+    }));
+    let is_missing = !Account::is_there();
+    Ok(trials.into_iter().map(|trial| trial.with_ignored_flag(is_missing)).collect())
+}
+
+fn trial(name: &str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || test().map_err(told))
+}
+
+fn lazy<T>(make: impl FnOnce() -> Result<T> + Send + 'static) -> Arc<Lazy<T>> {
+    Arc::new(LazyLock::new(Box::new(move || make().map_err(|error| format!("{error:#}")))))
+}
+
+fn made<T>(lazy: &Lazy<T>) -> Result<&T> {
+    lazy.as_ref().map_err(|error| anyhow!("{error}"))
+}
+
+fn told(error: anyhow::Error) -> Failed {
+    Failed::from(format!("{error:#}"))
+}
