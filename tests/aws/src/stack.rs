@@ -106,6 +106,11 @@ impl Stack {
         Ok(Self { account: Arc::clone(account), stages, outputs, template: serde_json::from_slice(&template)? })
     }
 
+    /// What is like a stack, and was made without the CDK: its stages, and the outputs that it would have.
+    pub const fn by_hand(account: Arc<Account>, stages: Vec<String>, outputs: BTreeMap<String, String>) -> Self {
+        Self { account, stages, outputs, template: Value::Null }
+    }
+
     /// An output, such as `RowsTable`.
     ///
     /// # Errors
