@@ -3,25 +3,21 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
-use tapeline::runtime::{CompiledCache, Engine};
+use tapeline::runtime::{Architecture, FunctionCompiler};
 use tapeline_tests::program;
-use tempfile::TempDir;
 
 use crate::stack::{Stack, package};
 
-/// A component and what is made of it for this machine.
+/// A component and what is made of it for functions.
 pub struct Compiled {
-    /// SHA-256 of the component.
-    pub digest: String,
-    /// The component.
-    pub component: Vec<u8>,
-    /// The digest and a word for whom it was compiled.
-    pub file_name: String,
-    /// Compiled code, behind its SHA-256.
-    pub code: Vec<u8>,
+    component: Vec<u8>,
+    digest: Arc<str>,
+    name: String,
+    code: Vec<u8>,
 }
 
 impl Compiled {
@@ -30,19 +26,15 @@ impl Compiled {
     /// # Errors
     /// When it was not built, or is no component.
     pub fn new(name: &str) -> Result<Self> {
-        let folder = TempDir::new()?;
-        let path = program::components().join(format!("{name}.wasm"));
-        Engine::new(CompiledCache::new(folder.path()))?.load(&path).with_context(|| format!("compile {name}"))?;
-        // The host's cache has the same form.
-        let file = fs::read_dir(folder.path())?.next().context("a compiled component")??;
-        let file_name = file.file_name().into_string().ok().context("a name of text")?;
-        let (digest, _) = file_name.split_once('-').with_context(|| format!("no digest in {file_name}"))?;
-        Ok(Self {
-            digest: digest.to_owned(),
-            component: fs::read(path)?,
-            code: fs::read(file.path())?,
-            file_name: file_name.clone(),
-        })
+        let component = fs::read(program::components().join(format!("{name}.wasm")))?;
+        let compiled = FunctionCompiler::new(Architecture::X86_64)?.compile(&component);
+        let compiled = compiled.with_context(|| format!("compile {name}"))?;
+        Ok(Self { component, digest: compiled.digest, name: compiled.name, code: compiled.bytes })
+    }
+
+    /// SHA-256 of the component.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Uploads it, and then lets a stage of a stack run it.
@@ -54,9 +46,9 @@ impl Compiled {
             (stack.output("ComponentsBucket")?, aws_sdk_s3::Client::from_conf(stack.account.aws.s3()));
         // The pointer is the last: nobody finds it before what it points to.
         for (key, bytes) in [
-            (self.file_name.clone(), self.code.clone()),
-            (format!("{}.wasm", self.digest), self.component.clone()),
-            (format!("stages/{stage}/current"), self.digest.clone().into_bytes()),
+            (self.name.clone(), self.code.clone()),
+            (format!("{}.wasm", self.digest()), self.component.clone()),
+            (format!("stages/{stage}/current"), self.digest().as_bytes().to_vec()),
         ] {
             let upload = client.put_object().bucket(bucket).key(&key).body(bytes.into()).send();
             stack.account.runtime.block_on(upload).with_context(|| format!("upload {key}"))?;
@@ -76,8 +68,7 @@ pub fn package_with(folder: &Path, names: &[&str]) -> Result<PathBuf> {
         let compiled = Compiled::new(name)?;
         let place = copied.join("components").join(Path::new(name).file_name().context("the name of a file")?);
         fs::create_dir_all(&place)?;
-        fs::write(place.join(&compiled.file_name), &compiled.code)?;
-        fs::write(place.join("digest"), &compiled.digest)?;
+        fs::write(place.join(&compiled.name), &compiled.code)?;
     }
     Ok(copied)
 }

@@ -82,9 +82,9 @@ pub(crate) fn a_component_that_is_pushed_takes_effect_and_one_that_traps_is_take
     stack.end()?;
     stack.wait_until_done()?;
 
-    for (stage, refused) in [("odd", None), ("even", Some(faulty.digest))] {
+    for (stage, refused) in [("odd", None), ("even", Some(faulty.digest()))] {
         let runs = stored::position(&stack, "swaps", stage)?.runs.remove(stage).context("what runs")?;
-        ensure!(runs.digest == migrating.digest && runs.refused == refused, "{stage}: {runs:?}");
+        ensure!(runs.digest == migrating.digest() && runs.refused.as_deref() == refused, "{stage}: {runs:?}");
     }
     let dead = stored::dead_letters(&stack)?;
     ensure!(dead.is_empty(), "{} dead letters, such as {:?}", dead.len(), dead.first());
