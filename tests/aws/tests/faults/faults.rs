@@ -41,8 +41,7 @@ pub(crate) struct Told {
 impl Told {
     /// What was to happen, and never did.
     pub(crate) fn missing(&self, faults: &Faults) -> Option<&'static str> {
-        let wanted =
-            [faults.killed, faults.twice, faults.at_once, faults.throttled, faults.lost, faults.late];
+        let wanted = [faults.killed, faults.twice, faults.at_once, faults.throttled, faults.lost, faults.late];
         let found = self.counts().into_iter().zip(wanted);
         found.into_iter().find(|((_, count), wanted)| *wanted > 0 && *count == 0).map(|((name, _), _)| name)
     }

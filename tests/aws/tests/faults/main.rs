@@ -9,6 +9,7 @@ mod chaos;
 mod faults;
 mod instance;
 mod job;
+mod limits;
 mod mapping;
 mod pipeline;
 mod way;
@@ -43,7 +44,12 @@ fn main() {
     let chaos = |test: &str, name: &'static str, faults| {
         trial(test, &shared, move |shared| chaos::run(&shared.account, &shared.job, name, faults))
     };
+    let limit = |name, test: fn(&Arc<Account>) -> Result<()>| trial(name, &shared, move |shared| test(&shared.account));
     let trials = vec![
+        limit("what_is_missing_stops_its_group_and_no_other", limits::what_is_missing_stops_its_group_and_no_other),
+        limit("what_is_none_of_ours_fails", limits::what_is_none_of_ours_fails),
+        limit("a_record_that_a_stage_fails_on_is_put_aside", limits::a_record_that_a_stage_fails_on_is_put_aside),
+        limit("a_record_that_takes_too_long_is_put_aside", limits::a_record_that_takes_too_long_is_put_aside),
         chaos("nothing_goes_wrong", "calm", none),
         chaos("processes_are_killed", "killed", Faults { killed: 35, ..none }),
         chaos("each_batch_is_delivered_twice", "twice", Faults { twice: 100, ..none }),

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What SQS gives at once.
-const MESSAGES_MAX: i32 = 10;
+const MESSAGES_MAX: u32 = 10;
 /// Nobody else gets a message for so long, s. It is given back as soon as it is not done.
 const INVISIBLE: i32 = 120;
 /// How long SQS is waited for, s.
@@ -79,7 +79,8 @@ impl Mapping {
     pub(crate) async fn run(mut self, has_ended: &AtomicBool) -> Result<()> {
         loop {
             let is_last = has_ended.load(Ordering::Acquire);
-            let receive = self.client.receive_message().queue_url(&self.queue).max_number_of_messages(MESSAGES_MAX);
+            let some = 1 + up_to(&mut self.random, MESSAGES_MAX).cast_signed();
+            let receive = self.client.receive_message().queue_url(&self.queue).max_number_of_messages(some);
             let receive = receive.message_system_attribute_names(MessageSystemAttributeName::All);
             let receive = receive.visibility_timeout(INVISIBLE).wait_time_seconds(if is_last { 0 } else { WAIT });
             let messages = receive.send().await?.messages.unwrap_or_default();

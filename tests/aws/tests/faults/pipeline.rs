@@ -9,9 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
+use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Value, json};
 use tapeline_aws_tests::stack::{Account, Stack};
@@ -65,7 +63,8 @@ impl Pipeline {
     pub(crate) fn make(account: &Arc<Account>, plan: &Plan<'_>) -> Result<Self> {
         let folder = TempDir::new()?;
         let made = account.runtime.block_on(Made::make(account, plan))?;
-        let stages = plan.stages.iter().map(|stage| Ok(stage["name"].as_str().context("the name of a stage")?.to_owned()));
+        let stages =
+            plan.stages.iter().map(|stage| Ok(stage["name"].as_str().context("the name of a stage")?.to_owned()));
         let stages = stages.collect::<Result<Vec<String>>>()?;
         let functions = made.functions(plan, &stages, &folder.path().join("log.txt"))?;
         let stack = Stack::by_hand(Arc::clone(account), stages, made.outputs);
@@ -113,7 +112,9 @@ impl Made {
                 let text = ScalarAttributeType::S;
                 create = create
                     .key_schema(KeySchemaElement::builder().attribute_name(*key).key_type(kind).build()?)
-                    .attribute_definitions(AttributeDefinition::builder().attribute_name(*key).attribute_type(text).build()?);
+                    .attribute_definitions(
+                        AttributeDefinition::builder().attribute_name(*key).attribute_type(text).build()?,
+                    );
             }
             create.send().await.with_context(|| format!("make {table}"))?;
             outputs.insert(output.to_owned(), table);

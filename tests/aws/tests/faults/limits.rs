@@ -1,0 +1,249 @@
+//! One function at its limits: a message that is missing, one that is none, a record that a stage fails on, a deadline.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_sqs::types::MessageSystemAttributeName;
+use serde_json::{Value, json};
+use tapeline_aws::{
+    DynamoBucket, Position,
+    message::{ENTRANCE_GROUP, Numbered},
+};
+use tapeline_aws_tests::{
+    components::package_with,
+    stack::{Account, package},
+    stored,
+};
+use tapeline_invoke::{Hop, batch, names::Names};
+use tapeline_state::{Next, Scope};
+use tempfile::TempDir;
+
+use crate::{
+    faults::{Faults, Told, random},
+    instance::{Instance, NoAnswer},
+    mapping,
+    pipeline::{Pipeline, Plan},
+    way::Way,
+};
+
+/// Time of a call.
+const CALL: Duration = Duration::from_secs(30);
+/// What a stage may take where it never comes back; others take a hundredth of it.
+const TIME_PER_BATCH: &str = "150ms";
+/// From so many receives on, a deadline is held against the stage in any case.
+const RECEIVES_MANY: u32 = 4;
+
+/// A function of one stage between two queues, that is called by hand.
+struct Single {
+    pipeline: Pipeline,
+    process: Instance,
+}
+
+impl Single {
+    fn start(account: &Arc<Account>, plan: &Plan<'_>) -> Result<Self> {
+        let pipeline = Pipeline::make(account, plan)?;
+        let function = pipeline.functions.first().context("a function")?;
+        let process = account.runtime.block_on(async {
+            let way = Way::open(account.aws.port(), Faults::default(), random(0, 0), Arc::new(Told::default())).await?;
+            Instance::start(function, way).await
+        })?;
+        Ok(Self { pipeline, process })
+    }
+
+    /// Calls it with messages; those that it has done.
+    fn give(&mut self, records: &[Value], time: Duration) -> Result<BTreeSet<String>> {
+        let event = json!({ "Records": records });
+        let answer = self.pipeline.stack.account.runtime.block_on(self.process.call(&event, time));
+        mapping::done(&event, &answer.with_context(|| self.pipeline.log())?)
+    }
+
+    fn position(&self, partition: u32) -> Result<Position> {
+        let stage = self.pipeline.stack.stages.first().context("a stage")?;
+        stored::position_in(&self.pipeline.stack, &self.pipeline.name, stage, partition)
+    }
+
+    /// The ids of the trades that it has given out to a group. Its messages have numbers without gaps.
+    fn given(&self, group: &str) -> Result<Vec<u64>> {
+        let account = &self.pipeline.stack.account;
+        let client = aws_sdk_sqs::Client::new(&account.aws.sdk());
+        let queue = self.pipeline.queues.last().context("a queue")?;
+        let mut ids = Vec::new();
+        let mut number = 0;
+        loop {
+            let receive = client.receive_message().queue_url(queue).max_number_of_messages(10).visibility_timeout(2);
+            let receive = receive.message_system_attribute_names(MessageSystemAttributeName::All);
+            let messages = account.runtime.block_on(receive.send())?.messages.unwrap_or_default();
+            if messages.is_empty() {
+                return Ok(ids);
+            }
+            for message in messages {
+                let attributes = message.attributes().context("attributes of a message")?;
+                if attributes.get(&MessageSystemAttributeName::MessageGroupId).is_some_and(|found| found == group) {
+                    let numbered = Numbered::decode(message.body().unwrap_or_default())?;
+                    number += 1;
+                    ensure!(numbered.number == number, "message {} instead of {number}", numbered.number);
+                    ids.extend(trade_ids(numbered.hop)?);
+                }
+                let delete = client.delete_message().queue_url(queue).set_receipt_handle(message.receipt_handle);
+                account.runtime.block_on(delete.send())?;
+            }
+        }
+    }
+}
+
+pub(crate) fn what_is_missing_stops_its_group_and_no_other(account: &Arc<Account>) -> Result<()> {
+    let mut function = Single::start(account, &plan("gap", "dedup", &json!({}), package(), 2))?;
+    let sent = [hop(0, 1, 1..3)?, hop(1, 1, 1..3)?, hop(0, 3, 5..7)?, hop(1, 2, 3..5)?, hop(0, 4, 7..9)?];
+    let done = function.give(&sent, CALL)?;
+    ensure!(done == ids(["0-1", "1-1", "1-2"]), "{done:?} were done");
+    ensure!((function.position(0)?.last, function.position(1)?.last) == (1, 2), "it went too far");
+    let rest = [hop(0, 2, 3..5)?, sent[2].clone(), sent[4].clone()];
+    ensure!(function.give(&rest, CALL)?.len() == 3, "what was missing came, and it does not go on");
+    // All of it again does nothing.
+    ensure!(function.give(&sent, CALL)?.len() == 5, "what was done is not done any more");
+    let counts = function.position(0)?.counts["dedup"].clone();
+    ensure!((counts.entered, counts.duplicate) == (8, 0), "{counts:?}");
+    let given = function.given("0")?;
+    ensure!(given == (1..9).collect::<Vec<_>>(), "{given:?} were given out");
+    Ok(())
+}
+
+pub(crate) fn what_is_none_of_ours_fails(account: &Arc<Account>) -> Result<()> {
+    let mut function = Single::start(account, &plan("alien", "dedup", &json!({}), package(), 2))?;
+    let sent = [record("0", "hello", "hello", 1), hop(0, 1, 1..3)?, hop(1, 1, 1..3)?, record("7", "seven", "x", 1)];
+    let done = function.give(&sent, CALL)?;
+    // What is behind it in its group waits for it.
+    ensure!(done == ids(["1-1"]), "{done:?} were done");
+    let runtime = &account.runtime;
+    let other = runtime.block_on(function.process.call(&json!({ "hello": 1 }), CALL));
+    ensure!(matches!(&other, Err(NoAnswer::Failed(said)) if said.contains("is none of a queue")), "{other:?}");
+    ensure!(function.give(&[hop(0, 1, 1..3)?], CALL)?.len() == 1, "it does not go on");
+
+    let watermark = json!({ "delay": "2s", "every": "1s", "max_future": "10s" });
+    let first = Plan { watermark: Some(watermark), ..plan("entrance", "fetch", &json!({}), package(), 1) };
+    let mut function = Single::start(account, &first)?;
+    let between = Numbered { number: 1, hop: Hop::default() }.encode();
+    let text = r#"{"stream":"btcusdt@bookTicker","data":{}}"#;
+    for (id, body) in [("damaged", "tapeline-raw:?"), ("between", &between)] {
+        let sent = [record(ENTRANCE_GROUP, id, body, 1), record(ENTRANCE_GROUP, "text", text, 1)];
+        ensure!(function.give(&sent, CALL)?.is_empty(), "{id} was taken");
+    }
+    // What is no message of ours is what a vendor sends.
+    ensure!(function.give(&[record(ENTRANCE_GROUP, "text", text, 1)], CALL)?.len() == 1, "a record was not taken");
+    Ok(())
+}
+
+pub(crate) fn a_record_that_a_stage_fails_on_is_put_aside(account: &Arc<Account>) -> Result<()> {
+    let folder = TempDir::new()?;
+    let package = package_with(folder.path(), &["test/faulty"])?;
+    let settings = json!({ "fault": "trap", "every": 20, "remainder": 7 });
+    let mut function = Single::start(account, &plan("poison", "faulty", &settings, package, 1))?;
+    ensure!(function.give(&[hop(0, 1, 0..40)?, hop(0, 2, 40..60)?], CALL)?.len() == 2, "it does not go on");
+    let bad = |id: &u64| id % 20 == 7;
+    check_aside(&function, (0..60).partition(|id| !bad(id)))
+}
+
+pub(crate) fn a_record_that_takes_too_long_is_put_aside(account: &Arc<Account>) -> Result<()> {
+    let folder = TempDir::new()?;
+    let package = package_with(folder.path(), &["test/faulty"])?;
+    let settings = json!({ "fault": "loop", "every": 20, "remainder": 7 });
+    let mut function = Single::start(account, &plan("deadline", "faulty", &settings, package, 1))?;
+    // There is no time for a stage in a call that ends in half a second.
+    ensure!(function.give(&[hop(0, 1, 0..3)?], Duration::from_millis(500))?.is_empty(), "it was done in no time");
+    ensure!(function.position(0)?.last == 0, "something was done in no time");
+    ensure!(function.give(&[hop(0, 1, 0..3)?], CALL)?.len() == 1, "it does not go on");
+    ensure!(function.give(&[hop(0, 2, 3..16)?], CALL)?.len() == 1, "it does not go on");
+    check_aside(&function, ((0..16).filter(|id| *id != 7).collect(), vec![7]))?;
+
+    // Somebody else has begun with it, and may have kept the deadline: what that one has sent is not contradicted...
+    let client = aws_sdk_dynamodb::Client::from_conf(account.aws.dynamodb());
+    let bucket = DynamoBucket::new(client, function.pipeline.stack.output("StateTable")?.to_owned());
+    let scope: Scope<'_, DynamoBucket, Position> = Scope::of_segment(&bucket, "deadline", "faulty", 0);
+    account.runtime.block_on(async {
+        let before = scope.begin().await?;
+        let meta = Some(Position { sent: 1, ..before.meta.clone() });
+        scope.prepare(&before, Next { meta, ..Next::default() }).await
+    })?;
+    let started = Instant::now();
+    ensure!(function.give(&[hop(0, 3, 27..28)?], CALL)?.is_empty(), "what another one may have sent was contradicted");
+    println!("it was tried for {:.1} s", started.elapsed().as_secs_f64());
+    // ... for as long as there is hope.
+    let Value::String(body) = hop(0, 3, 27..28)?["body"].take() else { return Ok(()) };
+    ensure!(function.give(&[record("0", "0-3", &body, RECEIVES_MANY)], CALL)?.len() == 1, "it does not go on");
+    ensure!(stored::dead_letters(&function.pipeline.stack)?.len() == 2, "it was not put aside");
+    Ok(())
+}
+
+/// Checks what a function has given out, and what it has put aside.
+fn check_aside(function: &Single, (good, bad): (Vec<u64>, Vec<u64>)) -> Result<()> {
+    let (given, position) = (function.given("0")?, function.position(0)?);
+    ensure!(given == good, "{given:?} were given out");
+    let counts = &position.counts["faulty"];
+    let wanted = ((good.len() + bad.len()) as u64, good.len() as u64, bad.len() as u64);
+    ensure!((counts.entered, counts.out, counts.dead) == wanted, "{counts:?} instead of {wanted:?}");
+    ensure!((position.done, position.span) == (0, 0), "a message is half done");
+    let letters = stored::dead_letters(&function.pipeline.stack)?;
+    let letters = letters.iter().map(|letter| {
+        let event: Value = serde_json::from_str(&letter["event"])?;
+        event["id"].as_u64().context("the id of a trade")
+    });
+    let aside = letters.collect::<Result<BTreeSet<u64>>>()?;
+    ensure!(aside == bad.into_iter().collect(), "{aside:?} were put aside");
+    Ok(())
+}
+
+/// A pipeline of one stage.
+fn plan<'a>(name: &'a str, stage: &str, settings: &Value, package: std::path::PathBuf, partitions: u32) -> Plan<'a> {
+    let time = if settings["fault"] == "loop" { TIME_PER_BATCH } else { "5s" };
+    let stages = vec![json!({ "name": stage, "settings": settings, "time_per_batch": time })];
+    Plan { name, stages, watermark: None, partitions, package }
+}
+
+/// A message of a partition, with trades.
+fn hop(partition: u32, number: u64, trades: std::ops::Range<u64>) -> Result<Value> {
+    let line = |id: u64| {
+        format!(r#"{{"kind":"trade","symbol":"S","source":"x","time":"2024-08-09T00:00:00Z","id":{id},"price":1.5}}"#)
+    };
+    let lines: Vec<String> = trades.map(line).collect();
+    let mut names = Names::default();
+    let events = batch::from_lines(lines.iter().map(String::as_bytes), Some(1), &mut names);
+    let events = events.map_err(|(line, error)| anyhow::anyhow!("line {line}: {error}"))?;
+    let body = Numbered { number, hop: Hop::pack(events, &names) }.encode();
+    Ok(record(&partition.to_string(), &format!("{partition}-{number}"), &body, 1))
+}
+
+fn record(group: &str, id: &str, body: &str, receives: u32) -> Value {
+    json!({
+        "messageId": id,
+        "body": body,
+        "attributes": {
+            "MessageGroupId": group,
+            "SequenceNumber": "00000000000000000001",
+            "SentTimestamp": "1700000000000",
+            "ApproximateReceiveCount": receives.to_string(),
+        },
+        "eventSource": "aws:sqs",
+    })
+}
+
+fn trade_ids(hop: Hop) -> Result<Vec<u64>> {
+    let mut names = Names::default();
+    let events = hop.unpack(&mut names)?;
+    let ids = batch::elements(&events).filter_map(|element| match element {
+        batch::Element::Event { group, at } => Some(batch::to_line(&events.groups[group], at, &names)),
+        batch::Element::Mark(_) => None,
+    });
+    let id = |line: String| {
+        let event: Value = serde_json::from_str(&line)?;
+        event["id"].as_u64().context("the id of a trade")
+    };
+    ids.map(id).collect()
+}
+
+fn ids<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
+    ids.into_iter().map(str::to_owned).collect()
+}
