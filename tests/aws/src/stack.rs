@@ -235,6 +235,28 @@ impl Stack {
         Ok(None)
     }
 
+    /// The processes that run the functions at present.
+    ///
+    /// # Errors
+    /// When this machine does not say what runs on it.
+    pub fn instances(&self) -> Result<Vec<i32>> {
+        let names: Vec<String> = self
+            .stages
+            .iter()
+            .map(|stage| self.output_of("Function", stage))
+            .map(|name| Ok(format!("AWS_LAMBDA_FUNCTION_NAME={}", name?)))
+            .collect::<Result<_>>()?;
+        let is_function = |environment: &[u8]| {
+            let mut variables = environment.split(|byte| *byte == 0);
+            variables.any(|variable| names.iter().any(|name| name.as_bytes() == variable))
+        };
+        let processes = fs::read_dir("/proc")?.filter_map(Result::ok);
+        let ids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+        // One that has ended meanwhile has no environment.
+        let environment = |id: &i32| fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        Ok(ids.filter(|id| is_function(&environment(id))).collect())
+    }
+
     fn messages(&self, queue: &str) -> Result<u64> {
         let client = aws_sdk_sqs::Client::new(&self.account.aws.sdk());
         let ask = client.get_queue_attributes().queue_url(queue);

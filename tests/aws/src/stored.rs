@@ -1,6 +1,6 @@
 //! What a deployed pipeline has stored, in the form in which the embedded host gives it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -36,11 +36,11 @@ pub fn tables(stack: &Stack) -> Result<Tables> {
     Ok(tables)
 }
 
-/// All rows that the embedded host has in a data folder.
+/// The rows that the embedded host has in a data folder.
 ///
 /// # Errors
 /// When a query fails.
-pub fn embedded_tables(data: &std::path::Path) -> Result<Tables> {
+pub fn embedded_tables(data: &Path, tables: &[&str]) -> Result<Tables> {
     let data = data.to_str().context("a temporary folder has a name")?;
     let rows = |table: &str| {
         let text = program::output(&["query", table, "--data", data, "--format", "json"])?;
@@ -48,8 +48,7 @@ pub fn embedded_tables(data: &std::path::Path) -> Result<Tables> {
         let row = |row: BTreeMap<String, Value>| row.into_iter().map(|(column, value)| (column, value_text(value)));
         anyhow::Ok((table.to_owned(), rows.into_iter().map(|cells| row(cells).collect()).collect::<Vec<Row>>()))
     };
-    let tables = ["trades", "bars", "averages", "alarms"].into_iter().map(rows).collect::<Result<Tables>>()?;
-    Ok(tables.into_iter().filter(|(_, rows)| !rows.is_empty()).collect())
+    tables.iter().map(|table| rows(table)).collect()
 }
 
 /// Says where two stores differ first.

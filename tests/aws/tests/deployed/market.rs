@@ -25,11 +25,12 @@ pub(crate) struct Rest {
 }
 
 impl Market {
-    /// So many trades of some symbols, and then of others.
+    /// So many trades of some symbols, and a minute of market later of others.
     pub(crate) fn new(folder: &Path, parts: &[(u64, &str)]) -> Result<Self> {
         let mut frames = Vec::new();
-        for (trades, symbols) in parts {
-            let arguments = ["simulate", "--trades", &trades.to_string(), "--rate", "200", "--symbols", symbols];
+        for (minute, (trades, symbols)) in parts.iter().enumerate() {
+            let (trades, start) = (trades.to_string(), format!("2024-08-08T00:{minute:02}:00Z"));
+            let arguments = ["simulate", "--rate", "200", "--trades", &trades, "--symbols", symbols, "--start", &start];
             let lines = program::output(&arguments)?;
             // Without the receive times in front: functions have a clock of their own.
             let frame = |line: &str| line.split_once(' ').map_or(line, |(_, frame)| frame).to_owned();
@@ -45,13 +46,13 @@ impl Market {
     }
 
     /// What a pipeline stores of it in one process.
-    pub(crate) fn embedded(&self, pipeline: &Path, data: &Path) -> Result<(Tables, Rest)> {
+    pub(crate) fn embedded(&self, pipeline: &Path, data: &Path, tables: &[&str]) -> Result<(Tables, Rest)> {
         let run = program::run(pipeline, &[&self.path], data)?;
         ensure!(run.code == 0 || run.code == 3, "exit code {}: {}", run.code, run.errors);
         let folder = data.to_str().context("a temporary folder has a name")?;
         let letters = program::output(&["dead-letters", "list", "--data", folder, "--format", "csv"])?;
         let objects = if data.join("objects").exists() { program::objects(data)? } else { BTreeMap::new() };
         let rest = Rest { objects, dead_letters: letters.lines().count().saturating_sub(1) };
-        Ok((stored::embedded_tables(data)?, rest))
+        Ok((stored::embedded_tables(data, tables)?, rest))
     }
 }
