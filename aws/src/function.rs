@@ -234,6 +234,8 @@ impl Function {
         let outcome = match chain::run(&mut self.stages, &components, &place, part.clone()).await {
             Ok(outcome) => outcome,
             Err(Stopped::State(error)) => return Err(error.into()),
+            // It is no longer there: the next try begins with a new one.
+            Err(Stopped::Stage { at, .. }) if self.stages.get(at).is_some_and(Stage::was_used) => return Ok(false),
             Err(Stopped::Stage { at, fault }) => {
                 // Another try may keep a deadline: then what it has sent must not be contradicted.
                 must_be_first = matches!(fault, Fault::Deadline(_)) && message.receives < RECEIVES_MANY;

@@ -19,12 +19,13 @@ pub struct Stage {
     /// What the function was told of it.
     pub settings: StageSettings,
     kept: Option<(Arc<str>, Caller<WasmInstance>)>,
+    was_used: bool,
 }
 
 impl Stage {
     /// A stage without an instance.
     pub const fn new(settings: StageSettings) -> Self {
-        Self { settings, kept: None }
+        Self { settings, kept: None, was_used: false }
     }
 
     /// The instance of a component, which is made if it is not there. Whoever takes it gives it back with [`Self::keep`]
@@ -33,14 +34,22 @@ impl Stage {
     /// # Errors
     /// When it does not start, or refuses its settings.
     pub async fn take(&mut self, component: &Component) -> Result<Caller<WasmInstance>, Fault> {
+        self.was_used = false;
         if let Some((digest, caller)) = self.kept.take()
             && digest == component.digest
         {
+            self.was_used = true;
             return Ok(caller);
         }
         let mut instance = WasmInstance::new(component, &self.settings.limits, &self.settings.settings).await?;
         let description = instance.describe_async().await?;
         Ok(Caller::new(instance, component.role(), &description))
+    }
+
+    /// Whether the instance that was taken last had been called before: then what it holds since may be why it fails, and
+    /// a new one may not.
+    pub const fn was_used(&self) -> bool {
+        self.was_used
     }
 
     /// Keeps an instance for the next call, unless it knows too much, or has failed.
