@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,6 +36,11 @@ use crate::{
 const CALL: Duration = Duration::from_secs(30);
 /// What a stage may take where it never comes back; others take a hundredth of it.
 const TIME_PER_BATCH: &str = "150ms";
+/// Of a stage that is to have little.
+const MEMORY_MIB: u64 = 4;
+/// Names that do not all fit into it, and bytes of each.
+const LONG_NAMES: u64 = 60;
+const LONG_NAME_BYTES: usize = 50_000;
 /// From so many receives on, a deadline is held against the stage in any case.
 const RECEIVES_MANY: u32 = 4;
 
@@ -147,6 +154,21 @@ pub(crate) fn a_record_that_a_stage_fails_on_is_put_aside(account: &Arc<Account>
     check_aside(&function, (0..60).partition(|id| !bad(id)))
 }
 
+pub(crate) fn what_an_instance_did_before_harms_no_record(account: &Arc<Account>) -> Result<()> {
+    let mut plan = plan("memory", "enrich", &json!({}), package(), 1);
+    plan.stages[0]["memory_mib"] = MEMORY_MIB.into();
+    let mut function = Single::start(account, &plan)?;
+    // An instance keeps names, until there is no room for another one: then a new instance has it.
+    for number in 1..=LONG_NAMES {
+        let source = format!("{number:0LONG_NAME_BYTES$}");
+        let done = function.give(&[hop_from(&source, 0, number, number..number + 1)?], CALL)?.len();
+        ensure!(done == 1, "message {number} was not done\n{}", function.pipeline.log());
+    }
+    let counts = function.position(0)?.counts["enrich"].clone();
+    ensure!((counts.out, counts.dead) == (LONG_NAMES, 0), "{counts:?}");
+    Ok(())
+}
+
 pub(crate) fn a_record_that_takes_too_long_is_put_aside(account: &Arc<Account>) -> Result<()> {
     let folder = TempDir::new()?;
     let package = package_with(folder.path(), &["test/faulty"])?;
@@ -197,16 +219,24 @@ fn check_aside(function: &Single, (good, bad): (Vec<u64>, Vec<u64>)) -> Result<(
 }
 
 /// A pipeline of one stage.
-fn plan<'a>(name: &'a str, stage: &str, settings: &Value, package: std::path::PathBuf, partitions: u32) -> Plan<'a> {
+fn plan<'a>(name: &'a str, stage: &str, settings: &Value, package: PathBuf, partitions: u32) -> Plan<'a> {
     let time = if settings["fault"] == "loop" { TIME_PER_BATCH } else { "5s" };
     let stages = vec![json!({ "name": stage, "settings": settings, "time_per_batch": time })];
     Plan { name, stages, watermark: None, partitions, package }
 }
 
 /// A message of a partition, with trades.
-fn hop(partition: u32, number: u64, trades: std::ops::Range<u64>) -> Result<Value> {
+fn hop(partition: u32, number: u64, trades: Range<u64>) -> Result<Value> {
+    hop_from("x", partition, number, trades)
+}
+
+/// A message of a partition, with trades of a source.
+fn hop_from(source: &str, partition: u32, number: u64, trades: Range<u64>) -> Result<Value> {
     let line = |id: u64| {
-        format!(r#"{{"kind":"trade","symbol":"S","source":"x","time":"2024-08-09T00:00:00Z","id":{id},"price":1.5}}"#)
+        let event = json!({
+            "kind": "trade", "symbol": "S", "source": source, "time": "2024-08-09T00:00:00Z", "id": id, "price": 1.5,
+        });
+        event.to_string()
     };
     let lines: Vec<String> = trades.map(line).collect();
     let mut names = Names::default();
