@@ -129,8 +129,9 @@ impl Components {
         }
         let packaged = self.packaged(component).ok().filter(|(found, _)| **found == *digest);
         let stored = match packaged {
-            Some((_, path)) => fs::read(&path)
-                .map_err(|error| ComponentError::Unfit(format!("read {}: {error}", path.display())))?,
+            Some((_, path)) => {
+                fs::read(&path).map_err(|error| ComponentError::Unfit(format!("read {}: {error}", path.display())))?
+            }
             None => self.fetch(digest).await?,
         };
         let unfit = || ComponentError::Unfit(format!("component {digest} is damaged, or is for another engine"));
@@ -169,7 +170,8 @@ impl Components {
         let mut files = files.into_iter().flatten();
         let found = files.find_map(|path| {
             let name = path.file_name()?.to_str()?;
-            let digest = name.strip_suffix(COMPILED)?.strip_suffix('.')?.strip_suffix(&self.engines)?.strip_suffix('-')?;
+            let digest =
+                name.strip_suffix(COMPILED)?.strip_suffix('.')?.strip_suffix(&self.engines)?.strip_suffix('-')?;
             Some((digest.into(), path.clone()))
         });
         found.ok_or_else(|| ComponentError::Unfit(format!("there is no compiled component in {}", folder.display())))

@@ -80,6 +80,9 @@ pub enum Undone {
         /// Why.
         fault: Fault,
     },
+    /// A stage took too long, and somebody else has begun with the same: that one may have sent what came of it.
+    #[error("a stage took too long, and another call has begun with the same: it may have kept the deadline")]
+    Contested,
     /// There is no time left in this call.
     #[error("there is no time left in this call; what is done of it is committed")]
     NoTime,
@@ -197,6 +200,8 @@ impl Function {
                 Ok(true) => return Ok(Done { received: work.received() }),
                 Ok(false) => tries = 0,
                 Err(Undone::State(StateError::Conflict)) if tries < TRIES_MAX => tries += 1,
+                // Whoever has begun with it may have done it by now; else there is nothing to wait for here.
+                Err(Undone::Contested) if tries == 0 => tries += 1,
                 Err(error) => return Err(error),
             }
         }
@@ -263,11 +268,7 @@ impl Function {
     }
 
     /// What each stage runs, if that is what it is to run; else commits that it is from now on.
-    async fn components(
-        &mut self,
-        partition: u32,
-        before: &Root<Position>,
-    ) -> Result<Option<Vec<Component>>, Undone> {
+    async fn components(&mut self, partition: u32, before: &Root<Position>) -> Result<Option<Vec<Component>>, Undone> {
         let mut runs = before.meta.runs.clone();
         let mut components = Vec::with_capacity(self.stages.len());
         for stage in &self.settings.stages {
@@ -346,7 +347,7 @@ impl Function {
         let next = Next { meta: Some(meta), ..Next::default() };
         let Some(attempt) = scope.prepare(before, next).await? else { return Ok(()) };
         if must_be_first && !attempt.is_first() {
-            return Err(StateError::Conflict.into());
+            return Err(Undone::Contested);
         }
         Ok(scope.finish(attempt).await?)
     }
@@ -377,7 +378,7 @@ impl Function {
         // From here on others know that it may have been sent.
         let Some(attempt) = scope.prepare(before, next).await? else { return Ok(()) };
         if must_be_first && !attempt.is_first() {
-            return Err(StateError::Conflict.into());
+            return Err(Undone::Contested);
         }
         let sent = async {
             match &self.out {

@@ -16,9 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_sdk_dynamodb::{
-    Client, error::SdkError, operation::put_item::PutItemError, types::AttributeValue,
-};
+use aws_sdk_dynamodb::{Client, error::SdkError, operation::put_item::PutItemError, types::AttributeValue};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tapeline_events::{Unit, format_time};
 use tapeline_invoke::{

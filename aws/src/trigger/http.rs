@@ -108,7 +108,8 @@ impl Answer {
         let Invoked { lines, counts } = invoked;
         if lines.len() > ANSWER_BYTES_MAX {
             let bytes = lines.len();
-            let detail = format!("the answer would have {bytes} bytes; it may have {ANSWER_BYTES_MAX}: send it in parts");
+            let detail =
+                format!("the answer would have {bytes} bytes; it may have {ANSWER_BYTES_MAX}: send it in parts");
             return Err(Problem::new(What::BodyTooLarge, detail));
         }
         let counted = Counts::headers(&counts).map(|(name, count)| (name, count.to_string()));
@@ -275,12 +276,7 @@ impl Served {
         }
     }
 
-    async fn invoke_once(
-        &mut self,
-        name: &str,
-        records: &[&[u8]],
-        asking: Asking<'_>,
-    ) -> Result<Invoked, Problem> {
+    async fn invoke_once(&mut self, name: &str, records: &[&[u8]], asking: Asking<'_>) -> Result<Invoked, Problem> {
         let Some((stage, component)) = self.function.stage(name).await? else { return Err(gone(name)) };
         let mut caller = stage.take(&component).await?;
         let called = caller.call(records, asking, None::<&mut NoState>).await;
