@@ -33,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const PARTITIONS: u32 = 2;
 
 /// Runs a job through functions.
+#[expect(clippy::print_stdout, reason = "whoever looks for a fault needs the seed, and what has happened")]
 pub(crate) fn run(account: &Arc<Account>, job: &Job, name: &str, faults: Faults) -> Result<()> {
     let seed = std::env::var(SEED).map_or(Ok(SEED_USUAL), |text| text.parse().context(SEED))?;
     let plan = Plan::of_file(name, &job.file, PARTITIONS, package())?;

@@ -1,12 +1,6 @@
 //! One function at its limits: a message that is missing, one that is none, a record that a stage fails on, a deadline.
 
-use std::{
-    collections::BTreeSet,
-    ops::Range,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_sqs::types::MessageSystemAttributeName;
@@ -190,9 +184,7 @@ pub(crate) fn a_record_that_takes_too_long_is_put_aside(account: &Arc<Account>) 
         let meta = Some(Position { sent: 1, ..before.meta.clone() });
         scope.prepare(&before, Next { meta, ..Next::default() }).await
     })?;
-    let started = Instant::now();
     ensure!(function.give(&[hop(0, 3, 27..28)?], CALL)?.is_empty(), "what another one may have sent was contradicted");
-    println!("it was tried for {:.1} s", started.elapsed().as_secs_f64());
     // ... for as long as there is hope.
     let Value::String(body) = hop(0, 3, 27..28)?["body"].take() else { return Ok(()) };
     ensure!(function.give(&[record("0", "0-3", &body, RECEIVES_MANY)], CALL)?.len() == 1, "it does not go on");
