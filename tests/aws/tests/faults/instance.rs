@@ -31,7 +31,7 @@ use tokio::{
 
 use crate::{
     local,
-    way::{Killing, Way},
+    way::{Killing, Last, Way},
 };
 
 const API: &str = "/2018-06-01/runtime/";
@@ -160,10 +160,10 @@ impl Instance {
         &mut self,
         event: &Value,
         time: Duration,
-        (after, is_carried_out): (u32, bool),
+        (after, last): (u32, Last),
     ) -> Result<Value, NoAnswer> {
         let process = Pid::from_raw(self.process.id().cast_signed());
-        self.way.set_killing(Some(Killing { process, after, is_carried_out }));
+        self.way.set_killing(Some(Killing { process, after, last }));
         let called = self.call(event, time).await;
         self.way.set_killing(None);
         called

@@ -54,7 +54,7 @@ fn main() {
         chaos("processes_are_killed", "killed", Faults { killed: 35, ..none }),
         chaos("each_batch_is_delivered_twice", "twice", Faults { twice: 100, ..none }),
         chaos("writes_are_throttled_and_answers_are_lost", "throttled", Faults { throttled: 15, lost: 5, ..none }),
-        chaos("a_group_is_given_to_two_at_once", "at-once", Faults { at_once: 100, late: 2, ..none }),
+        chaos("a_group_is_given_to_two_at_once", "at-once", Faults { at_once: 100, late: 1, ..none }),
         chaos("all_of_it_goes_wrong", "all", all),
     ];
     let is_missing = !LocalAws::is_there();

@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use crate::{
     faults::{Faults, Told, chance, random, up_to},
     instance::{Function, Instance, NoAnswer},
-    way::Way,
+    way::{Last, Way},
 };
 
 /// What SQS gives at once.
@@ -58,8 +58,8 @@ pub(crate) struct Mapping {
 enum Death {
     /// Time.
     After(Duration),
-    /// A request, and whether it is carried out.
-    At(u32, bool),
+    /// A request, and what becomes of it.
+    At(u32, Last),
 }
 
 impl Mapping {
@@ -172,7 +172,8 @@ impl Mapping {
             Death::After(Duration::from_millis(u64::from(up_to(random, 150))))
         } else {
             let scale = 8 << up_to(random, 6);
-            Death::At(up_to(random, scale), chance(random, 50))
+            let last = [Last::IsLost, Last::IsCarriedOut, Last::IsLate][up_to(random, 3) as usize];
+            Death::At(up_to(random, scale), last)
         })
     }
 
@@ -199,9 +200,7 @@ async fn give(process: &mut Instance, event: &Value, death: Option<&Death>) -> R
     match death {
         None => process.call(event, CALL).await,
         Some(Death::After(time)) => process.call_and_kill(event, CALL, *time).await,
-        Some(Death::At(request, is_carried_out)) => {
-            process.call_and_kill_at(event, CALL, (*request, *is_carried_out)).await
-        }
+        Some(Death::At(request, last)) => process.call_and_kill_at(event, CALL, (*request, *last)).await,
     }
 }
 

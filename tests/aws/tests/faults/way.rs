@@ -68,8 +68,19 @@ pub(crate) struct Killing {
     pub(crate) process: Pid,
     /// Requests until then.
     pub(crate) after: u32,
-    /// Whether that one is carried out.
-    pub(crate) is_carried_out: bool,
+    /// What becomes of that one.
+    pub(crate) last: Last,
+}
+
+/// What becomes of the last request of a process that is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// It does not come to AWS.
+    IsLost,
+    /// It is carried out, before the process is killed.
+    IsCarriedOut,
+    /// It comes late: others may have done the work meanwhile.
+    IsLate,
 }
 
 impl Way {
@@ -122,14 +133,15 @@ async fn pass(request: Request<Incoming>, state: Arc<State>, behind: Arc<Behind>
     let is_asking = request.method() == Method::GET;
     let is_write = request.headers().get(TARGET).and_then(|name| name.to_str().ok()).is_some_and(is_write);
     let killing = state.killing();
-    if killing.is_some_and(|killing| !killing.is_carried_out) {
+    let last = killing.map(|killing| killing.last);
+    if last == Some(Last::IsLost) {
         bail!("its process is no more");
     }
-    if is_write && killing.is_none() && state.happens(state.faults.throttled) {
+    if is_write && last.is_none() && state.happens(state.faults.throttled) {
         Told::count(&state.told.throttled);
         return throttled(&state);
     }
-    let delay = state.happens(state.faults.late).then(|| {
+    let delay = (last == Some(Last::IsLate) || state.happens(state.faults.late)).then(|| {
         Told::count(&state.told.late);
         Duration::from_millis(u64::from(state.up_to(LATE_MS_MAX)))
     });
@@ -145,7 +157,9 @@ async fn pass(request: Request<Incoming>, state: Arc<State>, behind: Arc<Behind>
     });
     let answer = forwarded.await??;
     if let Some(killing) = killing {
-        state.told.kill(killing.process);
+        if killing.last == Last::IsCarriedOut {
+            state.told.kill(killing.process);
+        }
         bail!("its process is no more");
     }
     if !is_asking && state.happens(state.faults.lost) {
@@ -203,8 +217,8 @@ impl State {
         up_to(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner), end)
     }
 
-    /// Counts a request; whether it is the one at which the process is killed. It is, at once, if the request is not to be
-    /// carried out.
+    /// Counts a request; whether it is the one at which the process is killed. It is, at once, unless the request is to be
+    /// carried out before.
     fn killing(&self) -> Option<Killing> {
         let mut killing = self.killing.lock().unwrap_or_else(PoisonError::into_inner);
         let found = killing.as_mut()?;
@@ -212,7 +226,7 @@ impl State {
             found.after -= 1;
             return None;
         }
-        if !found.is_carried_out {
+        if found.last != Last::IsCarriedOut {
             self.told.kill(found.process);
         }
         killing.take()
