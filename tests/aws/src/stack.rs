@@ -106,6 +106,11 @@ impl Stack {
         Ok(Self { account: Arc::clone(account), stages, outputs, template: serde_json::from_slice(&template)? })
     }
 
+    /// What is like a stack, and was made without the CDK: its stages, and the outputs that it would have.
+    pub const fn by_hand(account: Arc<Account>, stages: Vec<String>, outputs: BTreeMap<String, String>) -> Self {
+        Self { account, stages, outputs, template: Value::Null }
+    }
+
     /// An output, such as `RowsTable`.
     ///
     /// # Errors
@@ -182,8 +187,10 @@ impl Stack {
     pub fn end(&self) -> Result<()> {
         let client = aws_sdk_sqs::Client::new(&self.account.aws.sdk());
         let first = self.stages.first().context("a stage")?;
-        let message =
-            client.send_message().queue_url(self.output_of("Queue", first)?).message_body(Raw::Mark { mark: i64::MAX, quiet_since: None }.encode());
+        let message = client
+            .send_message()
+            .queue_url(self.output_of("Queue", first)?)
+            .message_body(Raw::Mark { mark: i64::MAX, quiet_since: None }.encode());
         let message = message.message_group_id(ENTRANCE_GROUP).message_deduplication_id("end");
         self.account.runtime.block_on(message.send()).context("send the end")?;
         Ok(())

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 use tapeline_aws::{DynamoBucket, Position};
-use tapeline_state::Scope;
 use tapeline_harness::program;
+use tapeline_state::Scope;
 
 use crate::stack::Stack;
 
@@ -115,9 +115,17 @@ pub fn objects(stack: &Stack) -> Result<BTreeMap<String, Vec<u8>>> {
 /// # Errors
 /// When it cannot be read.
 pub fn position(stack: &Stack, pipeline: &str, stage: &str) -> Result<Position> {
+    position_in(stack, pipeline, stage, 0)
+}
+
+/// How far the function of a stage has come in a partition.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn position_in(stack: &Stack, pipeline: &str, stage: &str, partition: u32) -> Result<Position> {
     let client = aws_sdk_dynamodb::Client::from_conf(stack.account.aws.dynamodb());
     let bucket = DynamoBucket::new(client, stack.output("StateTable")?.to_owned());
-    let scope: Scope<'_, DynamoBucket, Position> = Scope::of_segment(&bucket, pipeline, stage, 0);
+    let scope: Scope<'_, DynamoBucket, Position> = Scope::of_segment(&bucket, pipeline, stage, partition);
     Ok(stack.account.runtime.block_on(scope.begin())?.meta)
 }
 

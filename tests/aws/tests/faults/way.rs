@@ -1,0 +1,247 @@
+//! The way of one process to AWS, on which things go wrong: an HTTP proxy of its own.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+    header::{CONTENT_TYPE, TRANSFER_ENCODING},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rand_chacha::ChaCha8Rng;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Mutex as AsyncMutex,
+    task::JoinHandle,
+    time::sleep,
+};
+
+use crate::{
+    faults::{Faults, Told, chance, up_to},
+    local,
+};
+
+/// How a request to DynamoDB begins the name of what it asks for, in this header.
+const TARGET: &str = "x-amz-target";
+const DYNAMODB: &str = "DynamoDB_20120810.";
+/// What DynamoDB counts as writes.
+const WRITES: [&str; 4] = ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"];
+/// How much later a late request comes: others can do a batch meanwhile.
+const LATE_MS_MAX: u32 = 300;
+
+/// A way. It ends with this.
+pub(crate) struct Way {
+    /// What is to be asked instead of AWS.
+    pub(crate) endpoint: String,
+    state: Arc<State>,
+    server: JoinHandle<()>,
+}
+
+struct State {
+    port: u16,
+    faults: Faults,
+    random: Mutex<ChaCha8Rng>,
+    told: Arc<Told>,
+    killing: Mutex<Option<Killing>>,
+}
+
+/// At which request a process is killed.
+#[derive(Clone, Copy)]
+pub(crate) struct Killing {
+    /// The process.
+    pub(crate) process: Pid,
+    /// Requests until then.
+    pub(crate) after: u32,
+    /// What becomes of that one.
+    pub(crate) last: Last,
+}
+
+/// What becomes of the last request of a process that is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// It does not come to AWS.
+    Lost,
+    /// It is carried out, before the process is killed.
+    CarriedOut,
+    /// It comes late: others may have done the work meanwhile.
+    Late,
+}
+
+impl Way {
+    /// Opens a way to a port of this machine.
+    pub(crate) async fn open(port: u16, faults: Faults, random: ChaCha8Rng, told: Arc<Told>) -> Result<Self> {
+        let listener = TcpListener::bind(local(0)).await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let state = Arc::new(State { port, faults, random: Mutex::new(random), told, killing: Mutex::default() });
+        let server = tokio::spawn({
+            let state = Arc::clone(&state);
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    tokio::spawn(serve(client, Arc::clone(&state)));
+                }
+            }
+        });
+        Ok(Self { endpoint, state, server })
+    }
+
+    /// Lets a process be killed by what it asks for, or not.
+    pub(crate) fn set_killing(&self, killing: Option<Killing>) {
+        *self.state.killing.lock().unwrap_or_else(PoisonError::into_inner) = killing;
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+type Body = Full<Bytes>;
+/// The connection to AWS behind one of a client.
+type Behind = AsyncMutex<Option<SendRequest<Body>>>;
+
+async fn serve(client: TcpStream, state: Arc<State>) {
+    let behind = Arc::new(Behind::default());
+    let service = service_fn(move |request| {
+        let (state, behind) = (Arc::clone(&state), Arc::clone(&behind));
+        // An error closes the connection without an answer.
+        async move { pass(request, state, behind).await.map_err(std::io::Error::other) }
+    });
+    // Clients go whenever they want to.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(client), service).await;
+}
+
+async fn pass(request: Request<Incoming>, state: Arc<State>, behind: Arc<Behind>) -> Result<Response<Body>> {
+    let (head, body) = request.into_parts();
+    let request = Request::from_parts(head, Full::new(body.collect().await?.to_bytes()));
+    let is_asking = request.method() == Method::GET;
+    let is_write = request.headers().get(TARGET).and_then(|name| name.to_str().ok()).is_some_and(is_write);
+    let killing = state.killing();
+    let last = killing.map(|killing| killing.last);
+    if last == Some(Last::Lost) {
+        bail!("its process is no more");
+    }
+    if is_write && last.is_none() && state.happens(state.faults.throttled) {
+        Told::count(&state.told.throttled);
+        return throttled(&state);
+    }
+    let delay = (last == Some(Last::Late) || state.happens(state.faults.late)).then(|| {
+        Told::count(&state.told.late);
+        Duration::from_millis(u64::from(state.up_to(LATE_MS_MAX)))
+    });
+    // It comes to AWS even when who asked for it is no more.
+    let forwarded = tokio::spawn({
+        let state = Arc::clone(&state);
+        async move {
+            if let Some(delay) = delay {
+                sleep(delay).await;
+            }
+            forward(request, state.port, &behind).await
+        }
+    });
+    let answer = forwarded.await??;
+    if let Some(killing) = killing {
+        if killing.last == Last::CarriedOut {
+            state.told.kill(killing.process);
+        }
+        bail!("its process is no more");
+    }
+    if !is_asking && state.happens(state.faults.lost) {
+        Told::count(&state.told.lost);
+        bail!("the answer is lost");
+    }
+    Ok(answer)
+}
+
+async fn forward(request: Request<Body>, port: u16, behind: &Behind) -> Result<Response<Body>> {
+    let mut behind = behind.lock().await;
+    let mut sender = match behind.take().filter(|sender| !sender.is_closed()) {
+        Some(sender) => sender,
+        None => {
+            let (sender, connection) = handshake(TokioIo::new(TcpStream::connect(local(port)).await?)).await?;
+            tokio::spawn(connection);
+            sender
+        }
+    };
+    sender.ready().await?;
+    let (mut head, body) = sender.send_request(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    // It is sent in one piece.
+    head.headers.remove(TRANSFER_ENCODING);
+    *behind = Some(sender);
+    Ok(Response::from_parts(head, Full::new(body)))
+}
+
+fn is_write(target: &str) -> bool {
+    target.strip_prefix(DYNAMODB).is_some_and(|name| WRITES.contains(&name))
+}
+
+/// What DynamoDB says, of a table and of an account.
+fn throttled(state: &State) -> Result<Response<Body>> {
+    let (kind, message) = if state.up_to(2) == 0 {
+        (
+            "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+            "The level of configured provisioned throughput for the table was exceeded. Consider increasing your \
+             provisioning level with the UpdateTable API.",
+        )
+    } else {
+        ("com.amazon.coral.availability#ThrottlingException", "Rate of requests exceeds the allowed throughput.")
+    };
+    let body = serde_json::json!({ "__type": kind, "message": message }).to_string();
+    let answer = Response::builder().status(StatusCode::BAD_REQUEST);
+    answer.header(CONTENT_TYPE, "application/x-amz-json-1.0").body(body.into()).context("an answer")
+}
+
+impl State {
+    fn happens(&self, percent: u32) -> bool {
+        chance(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner), percent)
+    }
+
+    fn up_to(&self, end: u32) -> u32 {
+        up_to(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner), end)
+    }
+
+    /// Counts a request; whether it is the one at which the process is killed. It is, at once, unless the request is to be
+    /// carried out before.
+    fn killing(&self) -> Option<Killing> {
+        let mut killing = self.killing.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = killing.as_mut()?;
+        if found.after > 0 {
+            found.after -= 1;
+            return None;
+        }
+        if found.last != Last::CarriedOut {
+            self.told.kill(found.process);
+        }
+        killing.take()
+    }
+}
+
+impl Told {
+    pub(crate) fn count(number: &AtomicU64) {
+        number.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn kill(&self, process: Pid) {
+        // It is no other one: whoever has started it has not waited for it.
+        if kill(process, Signal::SIGKILL).is_ok() {
+            Self::count(&self.killed);
+        }
+    }
+}
