@@ -19,7 +19,7 @@ use crate::{browser, cdk, guest, js_guest, local_aws, nats_server, process};
 const SKIP_REASON: &str = "needs the recordings (../shared/data or TAPELINE_RECORDINGS), Chromium, nats-server or Node.js 20 on the path, or ministack by pip";
 
 /// The tests that are compiled together.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
     /// All but those of functions.
     Host,
@@ -139,4 +139,31 @@ fn conclude(succeeded: bool, report: &TestReport) -> io::Result<ExitCode> {
 /// Tells whether `CI` is set to anything but a no.
 fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !["", "0", "false"].iter().any(|no| value == *no))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked_for(args: &[&str]) -> &'static [Set] {
+        Set::asked_for(&args.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_arguments_ask_for_is_looked_for_where_it_may_be() {
+        assert_eq!(asked_for(&[]), [Set::Host, Set::Functions]);
+        assert_eq!(asked_for(&["swap"]), [Set::Host, Set::Functions]);
+        assert_eq!(asked_for(&["--test", "chained"]), [Set::Host]);
+        assert_eq!(asked_for(&["-p", "tapeline-aws-tests", "--test", "faults"]), [Set::Functions]);
+        assert_eq!(asked_for(&["--package=tapeline-aws"]), [Set::Functions]);
+    }
+
+    #[test]
+    fn a_package_is_in_one_set() {
+        let (host, functions) = (Set::Host.selection(), Set::Functions.selection());
+        for package in lambda::PACKAGES {
+            assert!(host.windows(2).any(|pair| pair == ["--exclude", package]), "{host:?}");
+            assert!(functions.windows(2).any(|pair| pair == ["--package", package]), "{functions:?}");
+        }
+    }
 }

@@ -4,6 +4,5 @@ pub mod alarms;
 pub mod components;
 pub mod function;
 pub mod local_aws;
-pub mod poller;
 pub mod stack;
 pub mod stored;

@@ -4,7 +4,6 @@
 
 mod conformance;
 mod equal;
-mod faults;
 mod market;
 mod swap;
 
@@ -42,16 +41,12 @@ fn trials() -> Result<Vec<Trial>> {
         lazy(move || Stack::deploy(made(&account)?, &program::bitcoin_pipeline(), &package(), &context))
     };
     let functions = Arc::new(Functions::new(Arc::clone(&stack)));
-    let other = Arc::clone(&account);
     let mut trials = vec![
         trial("six_functions_store_what_one_process_stores", move || {
             equal::six_functions_store_what_one_process_stores(made(&stack)?)
         }),
         trial("a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back", move || {
             swap::a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back(made(&account)?)
-        }),
-        trial("batches_that_come_twice_or_at_once_and_killed_functions_leave_no_trace", move || {
-            faults::batches_that_come_twice_or_at_once_and_killed_functions_leave_no_trace(made(&other)?)
         }),
     ];
     // What is left out would be so each time, and is no test that was skipped.
