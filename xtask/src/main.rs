@@ -57,7 +57,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Build the package of the functions on AWS Lambda: target/lambda/<architecture>.
+    /// Build the package of the functions on AWS Lambda: target/lambda/ARCHITECTURE.
     Lambda {
         /// What the functions run on.
         #[arg(long, default_value = "x86_64")]
