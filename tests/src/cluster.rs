@@ -17,6 +17,8 @@ use nix::{
 
 use crate::program;
 
+/// Tries to start a server.
+const STARTS_MAX: usize = 3;
 /// How long a server may take to listen.
 const START_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long a server may take to catch up with the others.
@@ -43,6 +45,12 @@ impl NatsServer {
     /// # Errors
     /// When it does not start.
     pub fn start(store: &Path) -> Result<Self> {
+        // A port that was free may be somebody's by now.
+        for _ in 0..STARTS_MAX - 1 {
+            if let Ok(server) = Self::start_with(store, free_port()?, &[]) {
+                return Ok(server);
+            }
+        }
         Self::start_with(store, free_port()?, &[])
     }
 

@@ -16,8 +16,11 @@ const ENGINES: &str = "engines";
 /// Compile components for functions on AWS Lambda
 #[derive(Args)]
 #[command(after_help = "\
-Example:
-  tapeline compile --architecture arm64 --into target/lambda/arm64/components target/components/*.wasm")]
+For the architecture of this machine: the compiler of another one is not in this program.
+
+Examples:
+  tapeline compile --into compiled my-alarm.wasm
+  tapeline compile --into target/lambda/x86_64/components target/components/*.wasm")]
 pub(super) struct Compile {
     /// What the functions run on
     #[arg(long, default_value = "x86_64")]
