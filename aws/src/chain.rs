@@ -1,6 +1,8 @@
 //! The stages of this function, one after the other: work in, outcome out. Knows no service but the store of the state.
 
-use tapeline_events::{Kind, Name};
+use std::collections::BTreeMap;
+
+use tapeline_events::{Kind, Name, Unit, format_time};
 use tapeline_invoke::{
     Asking, Caller, Counts, Hop, Passed, Role, Watermark,
     answer::{write_dead_event, write_dead_record},
@@ -16,6 +18,7 @@ use crate::{
     message::{self, cut},
     position::Position,
     settings::Entrance,
+    sink,
     stage::{Stage, Stored, newest},
     work::Work,
 };
@@ -74,8 +77,8 @@ pub(crate) struct Place<'a, B> {
     pub(crate) partitions: u32,
     /// Of the first function.
     pub(crate) entrance: Option<&'a Entrance>,
-    /// A stage that is not called: what it would be given is put aside, for this reason.
-    pub(crate) aside: Option<(usize, &'a str)>,
+    /// Stages that are not called, by their places: what they would be given is put aside, for these reasons.
+    pub(crate) aside: &'a BTreeMap<u32, String>,
 }
 
 /// Gives work to the stages.
@@ -96,8 +99,8 @@ pub(crate) async fn run<B: Bucket>(
         let mut caller = stage.take(component).await.map_err(|fault| Stopped::Start { at, fault })?;
         let failed = |fault| Stopped::Stage { at, fault };
         let mut passed =
-            match place.aside.filter(|(aside, _)| *aside == at) {
-                Some((_, reason)) => put_aside(work, reason, caller.names()).map_err(Fault::from).map_err(failed)?,
+            match u32::try_from(at).ok().and_then(|at| place.aside.get(&at)) {
+                Some(reason) => put_aside(work, reason, caller.names()).map_err(Fault::from).map_err(failed)?,
                 None => call(&mut caller, component, place, &name, work, &mut outcome).await.map_err(|stopped| {
                     match stopped {
                         Called::State(error) => Stopped::State(error),
@@ -166,7 +169,14 @@ async fn call<B: Bucket>(
         Err(fault) => return Err(stored.failed().map_or(Called::Fault(fault), Called::State)),
     };
     outcome.changes.push(stored.changes(name, caller, told).await.map_err(Called::Fault)?);
+    check_written(&passed).map_err(|message| Called::Fault(Fault::Breach(message)))?;
     Ok(passed)
+}
+
+/// Whether what a writer gives can be written: what is committed must not be refused.
+fn check_written(passed: &Passed) -> Result<(), String> {
+    passed.rows.iter().try_for_each(sink::check_rows)?;
+    passed.appends.iter().try_for_each(sink::check_append)
 }
 
 async fn decode(caller: &mut Caller<WasmInstance>, work: Work) -> Result<Passed, Fault> {
@@ -202,6 +212,11 @@ fn put_aside(work: Work, reason: &str, names: &mut Names) -> Result<Passed, batc
                 (0..group.len()).for_each(|at| write_dead_event(group, at, reason, names, &mut passed.rejects));
             }
             let count = batch::event_count(&events);
+            // A mark is no record, and is counted nowhere; that it was not told must not be forgotten.
+            for mark in &events.marks {
+                let mark = format!("watermark {}", format_time(*mark, Unit::Nanoseconds));
+                write_dead_record(mark.as_bytes(), reason, &mut passed.rejects);
+            }
             let marks = std::mem::take(&mut events.marks);
             batch::replace_marks(&mut passed.events, marks);
             count

@@ -57,8 +57,19 @@ pub struct Components {
 /// What a stage is to run, as it was read last.
 struct Pointer {
     etag: Option<String>,
-    digest: Option<Arc<str>>,
+    to: Pointed,
     read: Instant,
+}
+
+/// What a pointer says.
+#[derive(Clone)]
+enum Pointed {
+    /// There is none: what it was deployed with.
+    Nowhere,
+    /// A digest.
+    To(Arc<str>),
+    /// It is no digest.
+    Unreadable,
 }
 
 impl Components {
@@ -76,19 +87,24 @@ impl Components {
         Ok(Self { engine, engines: engines.trim().to_owned(), package, bucket, client, pointers, loaded })
     }
 
-    /// The digest of what a stage is to run. When the bucket does not answer, it is what it was last.
+    /// The digest of what a stage is to run; `None` when what says it is no digest. When the bucket does not answer, it is
+    /// what it was last.
     ///
     /// # Errors
     /// When there is none, or nothing is known of a stage yet and the bucket does not answer.
-    pub async fn wanted(&mut self, stage: &str, component: &str) -> Result<Arc<str>, ComponentError> {
+    pub async fn wanted(&mut self, stage: &str, component: &str) -> Result<Option<Arc<str>>, ComponentError> {
         let known = self.pointers.remove(stage);
         let pointer = match known {
             Some(known) if known.read.elapsed() < POINTER_AGE_MAX => known,
             known => self.read_pointer(stage, known).await?,
         };
-        let digest = pointer.digest.clone();
+        let to = pointer.to.clone();
         self.pointers.insert(stage.to_owned(), pointer);
-        digest.map_or_else(|| self.packaged_digest(component), Ok)
+        match to {
+            Pointed::Nowhere => self.packaged_digest(component).map(Some),
+            Pointed::To(digest) => Ok(Some(digest)),
+            Pointed::Unreadable => Ok(None),
+        }
     }
 
     async fn read_pointer(&self, stage: &str, known: Option<Pointer>) -> Result<Pointer, ComponentError> {
@@ -97,20 +113,20 @@ impl Components {
         let asked = self.client.get_object().bucket(&self.bucket).key(&key).set_if_none_match(etag).send().await;
         let read = Instant::now();
         match (asked, known) {
-            (Ok(object), known) => {
+            (Ok(object), _) => {
                 let etag = object.e_tag.clone();
                 let is_small = object.content_length.is_none_or(|bytes| bytes <= POINTER_BYTES_MAX);
                 let text = if is_small { body(object).await? } else { Vec::new() };
                 let text = String::from_utf8_lossy(&text);
                 let digest = text.trim();
                 if is_digest(digest) {
-                    return Ok(Pointer { etag, digest: Some(digest.into()), read });
+                    return Ok(Pointer { etag, to: Pointed::To(digest.into()), read });
                 }
                 tracing::error!(key, "the pointer is no digest; what ran before goes on");
-                Ok(Pointer { etag, digest: known.and_then(|known| known.digest), read })
+                Ok(Pointer { etag, to: Pointed::Unreadable, read })
             }
             (Err(error), Some(known)) if is_status(&error, 304) => Ok(Pointer { read, ..known }),
-            (Err(error), _) if is_missing(&error) => Ok(Pointer { etag: None, digest: None, read }),
+            (Err(error), _) if is_missing(&error) => Ok(Pointer { etag: None, to: Pointed::Nowhere, read }),
             (Err(error), Some(known)) => {
                 tracing::warn!(key, error = %DisplayErrorContext(&error), "the pointer cannot be read");
                 Ok(Pointer { read, ..known })

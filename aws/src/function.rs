@@ -33,7 +33,9 @@ use crate::{
 /// Times that a message is begun again because somebody else has committed.
 const TRIES_MAX: usize = 32;
 /// Bytes of the state of a partition in one function.
-const STATE_BYTES_MAX: u64 = 64 << 20;
+const STATE_BYTES_MAX: u64 = 32 << 20;
+/// Bytes of the reason why a record is put aside.
+const REASON_BYTES_MAX: usize = 2_000;
 
 /// A message as SQS gives it.
 #[derive(Clone, Debug)]
@@ -136,9 +138,20 @@ struct Job<'a> {
     producer: String,
     number: u128,
     work: Work,
+    /// It is said by the clock, and is so only if no event has been done that was sent after this time, ns since the epoch.
+    quiet_since: Option<i64>,
     message: &'a Received,
     /// By when it must be done.
     until: Instant,
+}
+
+/// A stage that has failed.
+struct Blamed {
+    /// Its place in the chain.
+    at: usize,
+    fault: Fault,
+    /// It has not started, or does not take its settings or state: it is no fault of a record.
+    is_start: bool,
 }
 
 impl Function {
@@ -185,7 +198,10 @@ impl Function {
     pub(crate) async fn stage(&mut self, name: &str) -> Result<Option<(&mut Stage, Component)>, ComponentError> {
         let Some(at) = self.stages.iter().position(|stage| stage.settings.name == name) else { return Ok(None) };
         let component = self.settings.stages.get(at).map_or("", |stage| &stage.component);
-        let digest = self.components.wanted(name, component).await?;
+        let digest = match self.components.wanted(name, component).await? {
+            Some(digest) => digest,
+            None => self.components.packaged_digest(component)?,
+        };
         let component = self.components.load(&digest, component).await?;
         Ok(self.stages.get_mut(at).map(|stage| (stage, component)))
     }
@@ -201,11 +217,13 @@ impl Function {
         loop {
             let before = match self.known.remove(&partition) {
                 Some(known) => known,
-                None => {
-                    let last = self.scope(partition).begin().await?;
-                    self.deliver(partition, &last).await?;
-                    last
-                }
+                None => match self.begin(partition).await {
+                    Err(Undone::State(StateError::Conflict)) if tries < TRIES_MAX => {
+                        tries += 1;
+                        continue;
+                    }
+                    begun => begun?,
+                },
             };
             if job.number <= before.meta.last_of(&job.producer) {
                 let is_new = tries > 0;
@@ -213,15 +231,31 @@ impl Function {
                 return Ok(Done { received: received.filter(|_| is_new) });
             }
             match self.step(&before, &job).await {
-                Ok(after) => {
-                    self.deliver(partition, &after).await?;
-                    self.known.insert(partition, after);
-                    tries = 1;
-                }
+                Ok(after) => match self.deliver(partition, &after).await {
+                    // Somebody has committed since, who has delivered it.
+                    Err(Undone::State(StateError::Conflict)) => tries += 1,
+                    delivered => {
+                        delivered?;
+                        self.known.insert(partition, after);
+                        tries = 1;
+                    }
+                },
                 Err(Undone::State(StateError::Conflict)) if tries < TRIES_MAX => tries += 1,
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What was committed last in a partition, once it is delivered.
+    async fn begin(&self, partition: u32) -> Result<Root<Position>, Undone> {
+        let last = self.scope(partition).begin().await?;
+        let deployed = self.layout();
+        // Before anything goes out in the name of others.
+        if !last.meta.layout.is_empty() && last.meta.layout != deployed {
+            return Err(Undone::Layout { stored: last.meta.layout, deployed });
+        }
+        self.deliver(partition, &last).await?;
+        Ok(last)
     }
 
     /// What a message asks for. Of the first function, what it brings is stored as it came.
@@ -229,7 +263,8 @@ impl Function {
         let Some(entrance) = &self.settings.entrance else {
             let Numbered { producer, number, hop } = Numbered::decode(&message.body)?;
             let work = Work::of_hop(hop).map_err(|breach| StateError::Corrupt(breach.to_string()))?;
-            return Ok(Job { partition, producer, number: u128::from(number), work, message, until });
+            let number = u128::from(number);
+            return Ok(Job { partition, producer, number, work, quiet_since: None, message, until });
         };
         let number = message.sequence.ok_or(Undone::Unnumbered)?;
         // What begins as one of ours and is none is a record that no fetcher knows: it ends in the dead letters.
@@ -243,29 +278,16 @@ impl Function {
             let stage = self.settings.name();
             objects.put_raw(stage, number, body, (format, received.unwrap_or(message.sent))).await?;
         }
-        let work = match raw {
-            Raw::Mark { quiet_since: Some(since), .. } if !self.is_quiet(partition, since).await? => Work::nothing(),
-            raw => Work::of_raw(raw, message.sent),
+        let quiet_since = match &raw {
+            Raw::Mark { quiet_since, .. } => *quiet_since,
+            Raw::Records { .. } => None,
         };
-        Ok(Job { partition, producer: String::new(), number, work, message, until })
-    }
-
-    /// Whether no event has been done that was sent after this time.
-    async fn is_quiet(&self, partition: u32, since: i64) -> Result<bool, StateError> {
-        let known = self.known.get(&partition).map(|root| root.meta.sent);
-        let sent = match known {
-            Some(sent) => sent,
-            None => self.scope(partition).begin().await?.meta.sent,
-        };
-        Ok(sent <= since)
+        let work = Work::of_raw(raw, message.sent);
+        Ok(Job { partition, producer: String::new(), number, work, quiet_since, message, until })
     }
 
     /// Does what is left of a message, or a part of it, or finds out how it can be done. Gives what is committed then.
     async fn step(&mut self, before: &Root<Position>, job: &Job<'_>) -> Result<Root<Position>, Undone> {
-        let layout = self.layout();
-        if !matches!(&before.meta.layout, stored if stored.is_empty() || *stored == layout) {
-            return Err(Undone::Layout { stored: before.meta.layout.clone(), deployed: layout });
-        }
         if self.settings.entrance.is_none() && job.number != before.meta.last_of(&job.producer) + 1 {
             // What is known here may be behind what others have done.
             let last = self.scope(job.partition).begin().await?;
@@ -280,7 +302,7 @@ impl Function {
             for (stage, runs) in &runs {
                 tracing::info!(stage, digest = runs.digest, partition = job.partition, "version");
             }
-            let meta = Position { runs, layout, ..before.meta.clone() };
+            let meta = Position { runs, layout: self.layout(), ..before.meta.clone() };
             return self.decide(job.partition, before, meta).await;
         }
         let mut partial = before.meta.partial_of(&job.producer, job.number);
@@ -289,10 +311,10 @@ impl Function {
             0 => job.work.len(),
             span => job.work.len().min(from + span),
         };
-        let part = job.work.part(from..to);
-        let aside = partial.aside.take().map(|(at, reason)| (at as usize, reason));
-        let aside = aside.as_ref().map(|(at, reason)| (*at, reason.as_str()));
-        let outcome = match self.run(before, job, &components, &part, aside).await? {
+        let is_over = job.quiet_since.is_some_and(|since| before.meta.sent > since);
+        let part = if is_over { Work::nothing() } else { job.work.part(from..to) };
+        let aside = std::mem::take(&mut partial.aside);
+        let outcome = match self.run(before, job, &components, &part, &aside).await? {
             Ok(outcome) => outcome,
             Err(blamed) => return self.blame(before, job, &components, &part, blamed).await,
         };
@@ -311,10 +333,13 @@ impl Function {
         }
         meta.runs.values_mut().for_each(|runs| runs.take(part.len() as u64));
         match self.commit(job.partition, before, meta, outcome).await {
-            // One record alone may be too much for the store, too.
-            Err(Undone::State(StateError::Full { area, bytes, max })) if aside.is_none() => {
+            // One record alone may be too much for the store, too; all that a root names is no fault of a record.
+            Err(Undone::State(StateError::Full { area, bytes, max })) => {
+                let at = self.stages.iter().position(|stage| stage.settings.name == area);
+                let Some(at) = at.filter(|at| !aside.keys().any(|aside| *aside as usize == *at)) else {
+                    return Err(StateError::Full { area, bytes, max }.into());
+                };
                 let fault = Fault::State(format!("{area} would have {bytes} bytes; it may have {max}"));
-                let at = self.stages.iter().position(|stage| stage.settings.name == area).unwrap_or_default();
                 self.narrow(before, job, &part, at, &fault).await
             }
             committed => committed,
@@ -328,8 +353,8 @@ impl Function {
         job: &Job<'_>,
         components: &[Component],
         part: &Work,
-        aside: Option<(usize, &str)>,
-    ) -> Result<Result<Outcome, (usize, Fault)>, Undone> {
+        aside: &BTreeMap<u32, String>,
+    ) -> Result<Result<Outcome, Blamed>, Undone> {
         let scope = scope(&self.state, &self.settings, job.partition);
         let place = chain::Place {
             scope: &scope,
@@ -348,15 +373,11 @@ impl Function {
             match chain::run(&mut self.stages, components, &place, part.clone()).await {
                 Ok(outcome) => return Ok(Ok(outcome)),
                 Err(Stopped::State(error)) => return Err(error.into()),
-                Err(Stopped::Start { at, fault }) => {
-                    let stage = self.settings.stages.get(at).map_or("", |stage| &stage.name);
-                    let is_on_trial = before.meta.runs.get(stage).is_some_and(|runs| runs.before.is_some());
-                    if is_on_trial {
-                        return Ok(Err((at, fault)));
-                    }
-                    return Err(Undone::Stage { stage: stage.to_owned(), fault });
+                Err(Stopped::Start { at, fault }) => return Ok(Err(Blamed { at, fault, is_start: true })),
+                Err(Stopped::Stage { at, fault }) if is_fresh => {
+                    let is_start = matches!(fault, Fault::Settings(_) | Fault::State(_));
+                    return Ok(Err(Blamed { at, fault, is_start }));
                 }
-                Err(Stopped::Stage { at, fault }) if is_fresh => return Ok(Err((at, fault))),
                 Err(Stopped::Stage { .. }) => {
                     is_fresh = true;
                     self.stages.iter_mut().for_each(Stage::forget);
@@ -372,7 +393,8 @@ impl Function {
         for stage in &self.settings.stages {
             let running = position.runs.get(&stage.name).cloned().unwrap_or_default();
             let wanted = self.components.wanted(&stage.name, &stage.component).await?;
-            let mut choices: Vec<Runs> = running.towards(&wanted).into_iter().collect();
+            let next = wanted.and_then(|wanted| running.towards(&wanted));
+            let mut choices: Vec<Runs> = next.into_iter().collect();
             if !running.digest.is_empty() {
                 choices.push(running);
             }
@@ -406,24 +428,30 @@ impl Function {
         job: &Job<'_>,
         components: &[Component],
         part: &Work,
-        (at, fault): (usize, Fault),
+        Blamed { at, fault, is_start }: Blamed,
     ) -> Result<Root<Position>, Undone> {
         let Some(settings) = self.settings.stages.get(at).cloned() else { return Err(Undone::Nowhere("a fault")) };
         let runs = before.meta.runs.get(&settings.name);
-        if let Some(back) = runs.and_then(Runs::rolled_back)
-            && let Ok(component) = self.components.load(&back.digest, &settings.component).await
-        {
-            let mut components = components.to_vec();
-            components.splice(at..=at, [component]);
-            if matches!(self.run(before, job, &components, part, None).await, Ok(Ok(_))) {
-                let stage = settings.name;
-                tracing::error!(stage, %fault, refused = back.refused, digest = back.digest, "rolled back");
-                let mut meta = before.meta.clone();
-                meta.runs.insert(stage, back);
-                return self.decide(job.partition, before, meta).await;
+        if let Some(back) = runs.and_then(Runs::rolled_back) {
+            // That it cannot be asked now does not say that it would fail.
+            let loaded = match self.components.load(&back.digest, &settings.component).await {
+                Err(error @ ComponentError::Unavailable(_)) => return Err(error.into()),
+                loaded => loaded.ok(),
+            };
+            if let Some(component) = loaded {
+                let mut components = components.to_vec();
+                components.splice(at..=at, [component]);
+                if self.run(before, job, &components, part, &BTreeMap::new()).await?.is_ok() {
+                    let (stage, partition) = (settings.name, job.partition);
+                    let (refused, digest) = (&back.refused, &back.digest);
+                    tracing::error!(stage, partition, %fault, refused, digest, "rolled back");
+                    let mut meta = before.meta.clone();
+                    meta.runs.insert(stage, back);
+                    return self.decide(partition, before, meta).await;
+                }
             }
         }
-        if matches!(fault, Fault::Settings(_) | Fault::State(_)) {
+        if is_start {
             return Err(Undone::Stage { stage: settings.name, fault });
         }
         self.narrow(before, job, part, at, &fault).await
@@ -446,7 +474,9 @@ impl Function {
         } else {
             tracing::error!(stage, %fault, "a record is put aside");
             partial.span = 1;
-            partial.aside = Some((u32::try_from(at).unwrap_or_default(), fault.to_string()));
+            let mut reason = fault.to_string();
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+            partial.aside.insert(u32::try_from(at).unwrap_or_default(), reason);
         }
         let meta = Position { partial: Some(partial), ..before.meta.clone() };
         self.decide(job.partition, before, meta).await
@@ -475,6 +505,11 @@ impl Function {
         if let Some((newest, watermark)) = times {
             (meta.newest, meta.watermark) = (newest, watermark);
         }
+        // Before it is committed: then nothing could be done about it.
+        let has = |is_there: bool, what| if is_there { Ok(()) } else { Err(Undone::Nowhere(what)) };
+        has(self.rows.is_some() || rows.is_empty(), "rows")?;
+        has(self.objects.is_some() || appends.is_empty(), "appends to files")?;
+        has(self.topic.is_some() || alarms.is_empty(), "alarms")?;
         let mut outbox = Outbox { step: meta.steps, rows, appends, alarms, aside, ..Outbox::default() };
         // The last stage of all lets nothing through but marks.
         for (to, hop) in out.into_iter().filter(|_| self.out.is_some()) {
@@ -482,7 +517,7 @@ impl Function {
             *number += 1;
             outbox.out.entry(to).or_default().push((*number, hop));
         }
-        let next = Next { meta: Some(meta), changes, outbox: outbox.pieces(), ..Next::default() };
+        let next = Next { meta: Some(meta), changes, outbox: outbox.pieces()?, ..Next::default() };
         Ok(self.scope(partition).commit(before, next).await?)
     }
 
@@ -492,17 +527,12 @@ impl Function {
             return Ok(());
         }
         let scope = self.scope(partition);
-        let pieces = match scope.outbox(root).await {
-            Ok(pieces) => pieces,
-            // Somebody has committed since, who has sent it.
-            Err(StateError::Conflict) => return Err(StateError::Conflict.into()),
-            Err(error) => return Err(error.into()),
-        };
+        let pieces = scope.outbox(root).await?;
         let corrupt = || StateError::Corrupt(format!("{}: outbox", scope.name()));
         let Outbox { step, out, rows, appends, alarms, aside } = Outbox::of_pieces(&pieces).ok_or_else(corrupt)?;
         let part = Part { partition, step };
         let sent = async {
-            let Some(queue) = &self.out else { return nowhere(out.is_empty(), "messages") };
+            let Some(queue) = &self.out else { return Ok(()) };
             let producer = self.layout_of_stages();
             let message = |to: u32, (number, hop): (u64, Hop)| {
                 let body = Numbered { producer: producer.clone(), number, hop }.encode();
@@ -514,19 +544,20 @@ impl Function {
             Ok(queue.send(groups.collect()).await?)
         };
         let written = async {
-            let Some(table) = &self.rows else { return nowhere(rows.is_empty(), "rows") };
+            let Some(table) = &self.rows else { return Ok(()) };
             Ok(table.put(&rows, part).await?)
         };
         let appended = async {
-            let Some(objects) = &self.objects else { return nowhere(appends.is_empty(), "appends to files") };
-            Ok(objects.put(&appends, part).await?)
-        };
-        let told = async {
-            let Some(topic) = &self.topic else { return nowhere(alarms.is_empty(), "alarms") };
-            Ok::<_, Undone>(topic.tell(&alarms).await?)
+            let Some(objects) = &self.objects else { return Ok(()) };
+            Ok::<_, Undone>(objects.put(&appends, part).await?)
         };
         let kept = async { Ok::<_, Undone>(self.dead_letters.put(&aside, part).await?) };
-        futures_util::try_join!(sent, written, appended, told, kept).map(drop)
+        futures_util::try_join!(sent, written, appended, kept)?;
+        // The last: it would be told once more each time that one of the others fails.
+        match &self.topic {
+            Some(topic) => Ok(topic.tell(&alarms).await?),
+            None => Ok(()),
+        }
     }
 
     /// The stages that share the function, and the partitions of the pipeline.
@@ -538,10 +569,6 @@ impl Function {
         let names: Vec<&str> = self.settings.stages.iter().map(|stage| stage.name.as_str()).collect();
         names.join("+")
     }
-}
-
-fn nowhere(is_empty: bool, what: &'static str) -> Result<(), Undone> {
-    if is_empty { Ok(()) } else { Err(Undone::Nowhere(what)) }
 }
 
 /// SQS takes few letters for what it knows a message by.

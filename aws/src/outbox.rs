@@ -14,11 +14,14 @@ use tapeline_invoke::{
     Hop,
     contract::{Append, Rows},
 };
+use tapeline_state::StateError;
 
 /// Bytes of a piece, in which it is stored: an item of DynamoDB has 400 KB.
 const PIECE_BYTES_MAX: usize = 380_000;
 /// Bytes of an outbox: what one call of the stages gives out, in messages of at most 190 KB each.
 const BYTES_MAX: u64 = 256 << 20;
+/// How it is written.
+const VERSION: u8 = 1;
 
 /// What a commit gives out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,15 +51,21 @@ impl Outbox {
     }
 
     /// In pieces; none if there is nothing in it.
-    pub(crate) fn pieces(&self) -> Vec<Vec<u8>> {
+    ///
+    /// # Errors
+    /// When there is too much in it.
+    pub(crate) fn pieces(&self) -> Result<Vec<Vec<u8>>, StateError> {
         if self.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        // Numbers, texts and lists of known length can always be written, and so can what is in memory.
-        let bytes = postcard::to_allocvec(self).unwrap_or_default();
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        let packed = gzip.write_all(&bytes).and_then(|()| gzip.finish()).unwrap_or_default();
-        packed.chunks(PIECE_BYTES_MAX).map(<[u8]>::to_vec).collect()
+        let unfit = |error: &dyn std::fmt::Display| StateError::Corrupt(format!("outbox: {error}"));
+        let bytes = postcard::to_allocvec(self).map_err(|error| unfit(&error))?;
+        if bytes.len() as u64 > BYTES_MAX {
+            return Err(StateError::Full { area: "outbox".to_owned(), bytes: bytes.len() as u64, max: BYTES_MAX });
+        }
+        let mut gzip = GzEncoder::new(vec![VERSION], Compression::fast());
+        let packed = gzip.write_all(&bytes).and_then(|()| gzip.finish()).map_err(|error| unfit(&error))?;
+        Ok(packed.chunks(PIECE_BYTES_MAX).map(<[u8]>::to_vec).collect())
     }
 
     /// What was in these pieces; `None` if that cannot be read.
@@ -64,8 +73,9 @@ impl Outbox {
         if pieces.is_empty() {
             return Some(Self::default());
         }
-        let mut bytes = Vec::new();
-        GzDecoder::new(pieces.concat().as_slice()).take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        let (packed, mut bytes) = (pieces.concat(), Vec::new());
+        let packed = packed.strip_prefix(&[VERSION])?;
+        GzDecoder::new(packed).take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
         postcard::from_bytes(&bytes).ok()
     }
 }
@@ -80,11 +90,11 @@ mod tests {
         let noise = (0..600_000_u32).map(|at| format!("{:x}", at.wrapping_mul(0x9e37_79b9) ^ (at >> 3)));
         let alarms = vec![noise.collect::<String>()];
         let outbox = Outbox { step: 7, alarms, ..Outbox::default() };
-        let pieces = outbox.pieces();
+        let pieces = outbox.pieces().unwrap();
         assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES_MAX));
         assert_eq!(Outbox::of_pieces(&pieces), Some(outbox));
         assert_eq!(Outbox::of_pieces(&pieces[1..]), None);
-        assert_eq!(Outbox::default().pieces().len(), 0);
+        assert_eq!(Outbox::default().pieces(), Ok(Vec::new()));
         assert_eq!(Outbox::of_pieces(&[]), Some(Outbox::default()));
     }
 }

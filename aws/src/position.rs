@@ -60,8 +60,8 @@ pub struct Partial {
     /// So many of them are done at once; 0 for all. It is halved when a stage fails, until the one is found that is to
     /// blame.
     pub span: u32,
-    /// The next one is to blame: it is put aside at the stage of this place, for this reason.
-    pub aside: Option<(u32, String)>,
+    /// Stages, by their places, that fail on the next one: they are not given it, for these reasons.
+    pub aside: BTreeMap<u32, String>,
 }
 
 impl Position {
@@ -73,7 +73,13 @@ impl Position {
     /// What has been done of a message.
     pub fn partial_of(&self, producer: &str, number: u128) -> Partial {
         let known = self.partial.clone().filter(|partial| partial.producer == producer && partial.number == number);
-        known.unwrap_or_else(|| Partial { producer: producer.to_owned(), number, done: 0, span: 0, aside: None })
+        known.unwrap_or_else(|| Partial {
+            producer: producer.to_owned(),
+            number,
+            done: 0,
+            span: 0,
+            aside: BTreeMap::new(),
+        })
     }
 }
 
@@ -146,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_done_of_a_message_is_of_no_other() {
-        let partial = Partial { producer: "p".to_owned(), number: 7, done: 3, span: 1, aside: None };
+        let partial = Partial { producer: "p".to_owned(), number: 7, done: 3, span: 1, aside: BTreeMap::new() };
         let position = Position { partial: Some(partial.clone()), ..Position::default() };
         assert_eq!(position.partial_of("p", 7), partial);
         assert_eq!(position.partial_of("p", 8).done, 0);

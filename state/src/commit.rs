@@ -143,13 +143,18 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
         let all = std::iter::once(encode(root)).chain(pages);
         let page = |(index, bytes)| (self.page_key(Page { attempt: root.id, index }), bytes);
         let all: Vec<(String, Vec<u8>)> = (0..).zip(all).map(page).collect();
-        set_all(self.bucket, &all).await?;
+        let (first, others) = all.split_at(1);
+        set_all(self.bucket, first).await?;
+        set_all(self.bucket, others).await?;
         if self.swap_head(before.id, root.id).await? || self.is_committed(root.id).await? {
             return Ok(());
         }
         // The root last: what is left is found by it.
-        let keys: Vec<String> = all.into_iter().map(|(key, _)| key).rev().collect();
-        let _ = delete_all(self.bucket, &keys).await;
+        let mut keys: Vec<String> = all.into_iter().map(|(key, _)| key).collect();
+        let others = keys.split_off(1);
+        if delete_all(self.bucket, &others).await.is_ok() {
+            let _ = delete_all(self.bucket, &keys).await;
+        }
         Err(StateError::Conflict)
     }
 
@@ -191,6 +196,7 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
     /// Deletes what nobody needs any more since `last` was committed.
     async fn reclaim(&self, last: &Root<M>) -> Result<(), StateError> {
         let mut keys: Vec<String> = last.replaced.iter().map(|page| self.page_key(*page)).collect();
+        let mut attempts = Vec::new();
         // None of these can commit any more: they began from a root that is not the last.
         let others = last.id.saturating_sub(ATTEMPTS_MAX).max(last.previous) + 1..last.id;
         let roots = others.map(|id| (self.page_key(Page::root(id)), ROOT_BYTES)).collect();
@@ -198,9 +204,11 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
             // What cannot be read is in nobody's way.
             let Some(Ok(Root::<M> { id, pages, .. })) = bytes.map(|bytes| decode(&key, &bytes)) else { continue };
             keys.extend((1..=pages).map(|index| self.page_key(Page { attempt: id, index })));
-            keys.push(key);
+            attempts.push(key);
         }
-        delete_all(self.bucket, &keys).await
+        delete_all(self.bucket, &keys).await?;
+        // Their roots last: by them, the pages are found if this is killed.
+        delete_all(self.bucket, &attempts).await
     }
 
     /// The area with these changes.

@@ -275,12 +275,21 @@ impl Served {
 
     async fn invoke_once(&mut self, name: &str, records: &[&[u8]], asking: Asking<'_>) -> Result<Invoked, Problem> {
         let Some((stage, component)) = self.function.stage(name).await? else { return Err(gone(name)) };
-        let mut caller = stage.take(&component).await?;
-        let called = caller.call(records, asking, None::<&mut NoState>).await;
-        stage.keep(&component, caller);
-        let (invoked, _) = called?;
-        check_size(&invoked)?;
-        Ok(invoked)
+        loop {
+            let is_fresh = !stage.is_kept();
+            let mut caller = stage.take(&component).await?;
+            let called = caller.call(records, asking, None::<&mut NoState>).await;
+            stage.keep(&component, caller);
+            match called {
+                // What it did before may be to blame.
+                Err(CallError::Fault(_)) if !is_fresh => stage.forget(),
+                called => {
+                    let (invoked, _) = called?;
+                    check_size(&invoked)?;
+                    return Ok(invoked);
+                }
+            }
+        }
     }
 
     async fn invoke_in_session(
@@ -314,11 +323,16 @@ impl Served {
         let Some((stage, component)) = self.function.stage(name).await.map_err(Problem::from)? else {
             return Err(gone(name).into());
         };
+        let is_fresh = !stage.is_kept();
         let mut caller = stage.take(&component).await.map_err(Problem::from)?;
         let mut stored = Stored::new(&scope, open.root(), open.area());
         let answered = caller.call(records, asking, Some(&mut stored)).await;
         if let Some(error) = stored.failed() {
             return Err(SessionError::State(error).into());
+        }
+        if !is_fresh && matches!(answered, Err(CallError::Fault(_))) {
+            stage.forget();
+            return Err(Tried::Again);
         }
         let (invoked, watermark) = answered.map_err(Problem::from)?;
         // Before the session is changed.

@@ -11,11 +11,6 @@ pub use folder::FolderObjects;
 
 use crate::error::{Error, Result};
 
-/// Bytes of a path: what S3 takes as a key.
-const PATH_BYTES_MAX: usize = 1024;
-/// Bytes of a segment of a path: what common file systems take as a name.
-const SEGMENT_BYTES_MAX: usize = 255;
-
 /// Where an object is: relative, `/` between segments, none of them empty, `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectPath(String);
@@ -26,20 +21,9 @@ impl ObjectPath {
     /// # Errors
     /// `Invalid` when it could lead out of where objects are kept, or cannot be a path on every system.
     pub fn parse(path: &str) -> Result<Self> {
-        let fault = if path.len() > PATH_BYTES_MAX {
-            Some("is longer than 1024 bytes")
-        } else if path.contains(|c: char| c == '\\' || c.is_control()) {
-            Some("has a backslash or a control character")
-        } else if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-            Some("is not relative, or has an empty segment, `.` or `..`")
-        } else if path.split('/').any(|segment| segment.len() > SEGMENT_BYTES_MAX) {
-            Some("has a segment of more than 255 bytes")
-        } else {
-            None
-        };
-        match fault {
-            Some(fault) => Err(Error::invalid(format!("the path of object {path:?} {fault}"))),
-            None => Ok(Self(path.to_owned())),
+        match tapeline_invoke::check_object_path(path) {
+            Err(fault) => Err(Error::invalid(format!("the path of object {path:?} {fault}"))),
+            Ok(()) => Ok(Self(path.to_owned())),
         }
     }
 
