@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tapeline_events::{Kind, Name, Unit, format_time};
 use tapeline_invoke::{
-    Asking, Caller, Counts, Hop, Passed, Role, Watermark,
+    Asking, Caller, Early, Hop, Passed, Role, Tally, WATERMARK_STAGE, Watermark,
     answer::{write_dead_event, write_dead_record},
     batch::{self, Element},
     contract::{Append, Batch, Group, Rows},
@@ -18,7 +18,7 @@ use crate::{
     message::{self, cut},
     position::Position,
     settings::Entrance,
-    sink,
+    sink::{self, Line},
     stage::{Stage, Stored, newest},
     work::Work,
 };
@@ -36,8 +36,8 @@ pub(crate) struct Outcome {
     pub(crate) alarms: Vec<String>,
     /// JSON lines of records that are late or dead, by the stage that put them aside.
     pub(crate) aside: Vec<(String, Vec<u8>)>,
-    /// What was counted, by stage.
-    pub(crate) counts: Vec<(String, Counts)>,
+    /// What was counted, by stage, symbol and day.
+    pub(crate) ledger: Vec<Line>,
     /// What changed of the state.
     pub(crate) changes: Vec<Changes>,
     /// Newest event time and watermark, where they are made.
@@ -98,31 +98,37 @@ pub(crate) async fn run<B: Bucket>(
         let name = stage.settings.name.clone();
         let mut caller = stage.take(component).await.map_err(|fault| Stopped::Start { at, fault })?;
         let failed = |fault| Stopped::Stage { at, fault };
-        let mut passed =
-            match u32::try_from(at).ok().and_then(|at| place.aside.get(&at)) {
-                Some(reason) => put_aside(work, reason, caller.names()).map_err(Fault::from).map_err(failed)?,
-                None => call(&mut caller, component, place, &name, work, &mut outcome).await.map_err(|stopped| {
-                    match stopped {
-                        Called::State(error) => Stopped::State(error),
-                        Called::Fault(fault) => failed(fault),
-                    }
-                })?,
-            };
+        caller.start_tally();
+        let called = match u32::try_from(at).ok().and_then(|at| place.aside.get(&at)) {
+            Some(reason) => put_aside(work, reason, caller.names()).map_err(Fault::from).map_err(failed)?,
+            None => {
+                let called = call(&mut caller, component, place, &name, work, &mut outcome).await;
+                let passed = called.map_err(|stopped| match stopped {
+                    Called::State(error) => Stopped::State(error),
+                    Called::Fault(fault) => failed(fault),
+                })?;
+                (passed, caller.take_tally())
+            }
+        };
+        let (mut passed, mut tally) = called;
+        let mut aside = std::mem::take(&mut passed.rejects);
+        let mut not_believed = Vec::new();
         if let Some(entrance) = place.entrance.filter(|_| at == 0) {
             let mut watermark = Watermark::new(entrance.watermark);
             watermark.set(place.before.meta.newest, place.before.meta.watermark);
-            assign(&mut watermark, &mut passed, caller.names());
+            let events = std::mem::take(&mut passed.events);
+            passed.events = assign(&mut watermark, events, caller.names(), &mut not_believed, &mut tally);
             outcome.times = Some((watermark.newest(), watermark.current()));
         }
-        let mut aside = std::mem::take(&mut passed.rejects);
         outcome.rows.append(&mut passed.rows);
         outcome.appends.append(&mut passed.appends);
         let events = std::mem::take(&mut passed.events);
         if at == last {
             for (partition, events) in divide(events, caller.names(), place) {
                 let cut = cut(events, caller.names());
+                let counted_by = if place.entrance.is_some() && at == 0 { BEHIND_IT } else { STAGE };
                 for event in &cut.too_large {
-                    put_aside_too_large(event, caller.names(), &mut aside, &mut passed.counts);
+                    put_aside_too_large(event, caller.names(), &mut aside, (&mut tally, counted_by));
                 }
                 outcome.out.extend(cut.hops.into_iter().map(|hop| (partition, hop)));
             }
@@ -131,14 +137,17 @@ pub(crate) async fn run<B: Bucket>(
             let hop = Hop::pack(events, caller.names());
             work = Work::of_hop(hop).map_err(Fault::from).map_err(failed)?;
         }
-        outcome.counts.push((name.clone(), passed.counts));
-        if !aside.is_empty() {
-            outcome.aside.push((name, aside));
-        }
+        outcome.ledger.extend(Line::of(tally.take(&[(STAGE, &name), (BEHIND_IT, WATERMARK_STAGE)], caller.names())));
+        let aside = [(name, aside), (WATERMARK_STAGE.to_owned(), not_believed)];
+        outcome.aside.extend(aside.into_iter().filter(|(_, lines)| !lines.is_empty()));
         stage.keep(component, caller);
     }
     Ok(outcome)
 }
+
+/// The stage at hand in a tally, and our own step behind the first one.
+const STAGE: usize = 0;
+const BEHIND_IT: usize = 1;
 
 /// Why a call of a stage came to nothing.
 enum Called {
@@ -199,19 +208,23 @@ fn unpack(work: Work, names: &mut Names) -> Result<Batch, batch::Breach> {
 }
 
 /// What goes on when a stage is not given something: its marks.
-fn put_aside(work: Work, reason: &str, names: &mut Names) -> Result<Passed, batch::Breach> {
-    let mut passed = Passed::default();
-    let count = match work {
+fn put_aside(work: Work, reason: &str, names: &mut Names) -> Result<(Passed, Tally), batch::Breach> {
+    let (mut passed, mut tally) = (Passed::default(), Tally::default());
+    match work {
         Work::Records { records, .. } => {
-            records.iter().for_each(|record| write_dead_record(record, reason, &mut passed.rejects));
-            records.len()
+            for record in &records {
+                write_dead_record(record, reason, &mut passed.rejects);
+                tally.refuse(STAGE, None, None);
+            }
         }
         work @ Work::Events { .. } => {
             let mut events = unpack(work, names)?;
             for group in &events.groups {
-                (0..group.len()).for_each(|at| write_dead_event(group, at, reason, names, &mut passed.rejects));
+                for (at, (symbol, time)) in group.symbol.iter().zip(&group.time).enumerate() {
+                    write_dead_event(group, at, reason, names, &mut passed.rejects);
+                    tally.refuse(STAGE, Some(*symbol), Some(*time));
+                }
             }
-            let count = batch::event_count(&events);
             // A mark is no record, and is counted nowhere; that it was not told must not be forgotten.
             for mark in &events.marks {
                 let mark = format!("watermark {}", format_time(*mark, Unit::Nanoseconds));
@@ -219,29 +232,30 @@ fn put_aside(work: Work, reason: &str, names: &mut Names) -> Result<Passed, batc
             }
             let marks = std::mem::take(&mut events.marks);
             batch::replace_marks(&mut passed.events, marks);
-            count
         }
-    };
-    (passed.counts.entered, passed.counts.dead) = (count as u64, count as u64);
-    Ok(passed)
+    }
+    Ok((passed, tally))
 }
 
 /// Puts marks between the events, and puts aside those that are not believed.
-fn assign(watermark: &mut Watermark, passed: &mut Passed, names: &Names) {
-    let events = std::mem::take(&mut passed.events);
+fn assign(
+    watermark: &mut Watermark,
+    events: Batch,
+    names: &Names,
+    aside: &mut Vec<u8>,
+    tally: &mut Tally,
+) -> Batch {
     if events.groups.is_empty() {
         events.marks.iter().for_each(|mark| watermark.raise(*mark));
-        passed.events = events;
-        return;
+        return events;
     }
     let assigned = watermark.assign(events);
-    for early in &assigned.early {
-        write_dead_event(&early.group, 0, &early.reason, names, &mut passed.rejects);
+    tally.pass(BEHIND_IT, &assigned.batch);
+    for Early { group, reason } in &assigned.early {
+        write_dead_event(group, 0, reason, names, aside);
+        tally.refuse(BEHIND_IT, group.symbol.first().copied(), group.time.first().copied());
     }
-    let early = assigned.early.len() as u64;
-    passed.counts.out -= early;
-    passed.counts.dead += early;
-    passed.events = assigned.batch;
+    assigned.batch
 }
 
 /// Events by the partition that they go on to: behind the first function by their symbols. Marks go to all.
@@ -262,12 +276,13 @@ fn divide<B>(events: Batch, names: &Names, place: &Place<'_, B>) -> Vec<(u32, Ba
     (0..place.partitions).map(part).collect()
 }
 
-fn put_aside_too_large(event: &Batch, names: &Names, aside: &mut Vec<u8>, counts: &mut Counts) {
+fn put_aside_too_large(event: &Batch, names: &Names, aside: &mut Vec<u8>, (tally, by): (&mut Tally, usize)) {
     let Some(group) = event.groups.first() else { return };
     let reason = format!("it does not fit into a message of {} bytes", message::PAYLOAD_BYTES_MAX);
     write_dead_event(group, 0, &reason, names, aside);
-    counts.out = counts.out.saturating_sub(1);
-    counts.dead += 1;
+    if let (Some(symbol), Some(time)) = (group.symbol.first(), group.time.first()) {
+        tally.bury(by, *symbol, *time);
+    }
 }
 
 fn alarms(events: &Batch, names: &Names) -> Vec<String> {

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeline_invoke::Hop;
 use tapeline_runtime::{Component, Fault};
 use tapeline_state::{Limits, Next, Root, Scope, StateError};
 
@@ -20,12 +19,13 @@ use crate::{
     chain::{self, Outcome, Stopped},
     clients::Clients,
     components::{ComponentError, Components},
+    delivery::{Delivery, Nowhere},
     dynamo::DynamoBucket,
     message::{Numbered, Raw, Unreadable},
     outbox::Outbox,
     position::{Position, Runs},
     settings::Settings,
-    sink::{DeadLetters, Objects, Part, Queue, Rows, SinkError, Topic},
+    sink::{Queue, SinkError},
     stage::Stage,
     work::Work,
 };
@@ -80,8 +80,8 @@ pub enum Undone {
         deployed: String,
     },
     /// There is nowhere to put what came of it.
-    #[error("the function has nowhere to put {0}")]
-    Nowhere(&'static str),
+    #[error(transparent)]
+    Nowhere(#[from] Nowhere),
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
@@ -123,11 +123,7 @@ pub struct Function {
     state: Arc<Cached<DynamoBucket>>,
     components: Components,
     stages: Vec<Stage>,
-    out: Option<Queue>,
-    rows: Option<Rows>,
-    objects: Option<Objects>,
-    topic: Option<Topic>,
-    dead_letters: DeadLetters,
+    delivery: Delivery,
     /// What was committed last in each partition, as far as is known here, and sent.
     known: BTreeMap<u32, Root<Position>>,
 }
@@ -162,19 +158,12 @@ impl Function {
     pub fn new(settings: Settings, clients: Clients, package: &Path) -> Result<Self, ComponentError> {
         let components = Components::open(package, clients.s3.clone(), settings.components_bucket.clone())?;
         let state = DynamoBucket::new(clients.dynamodb.clone(), settings.state_table.clone());
-        let queue = |url: &String| Queue::new(clients.sqs.clone(), url.clone());
-        let rows = |table: &String| Rows::new(clients.dynamodb.clone(), table.clone(), settings.rows_expire);
-        let topic = |arn: &String| Topic::new(clients.sns.clone(), arn.clone(), &settings.pipeline);
         Ok(Self {
             state: Arc::new(Cached::new(state)),
             components,
             stages: settings.stages.iter().cloned().map(Stage::new).collect(),
-            entrance: queue(&settings.in_queue),
-            out: settings.out_queue.as_ref().map(queue),
-            rows: settings.rows_table.as_ref().map(rows),
-            objects: settings.objects_bucket.as_ref().map(|name| Objects::new(clients.s3.clone(), name.clone())),
-            topic: settings.alarms_topic.as_ref().map(topic),
-            dead_letters: DeadLetters::new(clients.dynamodb.clone(), settings.dead_letters_table.clone()),
+            entrance: Queue::new(clients.sqs.clone(), settings.in_queue.clone()),
+            delivery: Delivery::new(&settings, &clients, layout_of(&settings)),
             known: BTreeMap::new(),
             settings,
             clients,
@@ -214,6 +203,8 @@ impl Function {
         let job = self.job(partition, message, until).await?;
         let received = job.work.received();
         let mut tries = 0;
+        // Whether some of it was committed here.
+        let mut is_ours = false;
         loop {
             let before = match self.known.remove(&partition) {
                 Some(known) => known,
@@ -226,20 +217,22 @@ impl Function {
                 },
             };
             if job.number <= before.meta.last_of(&job.producer) {
-                let is_new = tries > 0;
                 self.known.insert(partition, before);
-                return Ok(Done { received: received.filter(|_| is_new) });
+                return Ok(Done { received: received.filter(|_| is_ours) });
             }
             match self.step(&before, &job).await {
-                Ok(after) => match self.deliver(partition, &after).await {
-                    // Somebody has committed since, who has delivered it.
-                    Err(Undone::State(StateError::Conflict)) => tries += 1,
-                    delivered => {
-                        delivered?;
-                        self.known.insert(partition, after);
-                        tries = 1;
+                Ok(after) => {
+                    is_ours = true;
+                    match self.deliver(partition, &after).await {
+                        // Somebody has committed since, who has delivered it.
+                        Err(Undone::State(StateError::Conflict)) => tries += 1,
+                        delivered => {
+                            delivered?;
+                            self.known.insert(partition, after);
+                            tries = 0;
+                        }
                     }
-                },
+                }
                 Err(Undone::State(StateError::Conflict)) if tries < TRIES_MAX => tries += 1,
                 Err(error) => return Err(error),
             }
@@ -274,9 +267,9 @@ impl Function {
             body: message.body.clone().into_bytes(),
         };
         let raw = Raw::decode(&message.body, &entrance.format).unwrap_or_else(unreadable);
-        if let (Raw::Records { format, received, body }, Some(objects)) = (&raw, &self.objects) {
-            let stage = self.settings.name();
-            objects.put_raw(stage, number, body, (format, received.unwrap_or(message.sent))).await?;
+        if let Raw::Records { format, received, body } = &raw {
+            let came = (format.as_str(), received.unwrap_or(message.sent));
+            self.delivery.store_raw(self.settings.name(), number, body, came).await?;
         }
         let quiet_since = match &raw {
             Raw::Mark { quiet_since, .. } => *quiet_since,
@@ -430,7 +423,7 @@ impl Function {
         part: &Work,
         Blamed { at, fault, is_start }: Blamed,
     ) -> Result<Root<Position>, Undone> {
-        let Some(settings) = self.settings.stages.get(at).cloned() else { return Err(Undone::Nowhere("a fault")) };
+        let settings = self.settings.stages.get(at).cloned().expect("a stage of this function is to blame");
         let runs = before.meta.runs.get(&settings.name);
         if let Some(back) = runs.and_then(Runs::rolled_back) {
             // That it cannot be asked now does not say that it would fail.
@@ -496,23 +489,15 @@ impl Function {
         mut meta: Position,
         outcome: Outcome,
     ) -> Result<Root<Position>, Undone> {
-        let Outcome { out, rows, appends, alarms, aside, counts, changes, times } = outcome;
+        self.delivery.check(&outcome)?;
+        let Outcome { out, rows, appends, alarms, aside, ledger, changes, times } = outcome;
         meta.layout = self.layout();
         meta.steps += 1;
-        for (stage, counts) in counts {
-            meta.counts.entry(stage).or_default().add(&counts);
-        }
         if let Some((newest, watermark)) = times {
             (meta.newest, meta.watermark) = (newest, watermark);
         }
-        // Before it is committed: then nothing could be done about it.
-        let has = |is_there: bool, what| if is_there { Ok(()) } else { Err(Undone::Nowhere(what)) };
-        has(self.rows.is_some() || rows.is_empty(), "rows")?;
-        has(self.objects.is_some() || appends.is_empty(), "appends to files")?;
-        has(self.topic.is_some() || alarms.is_empty(), "alarms")?;
-        let mut outbox = Outbox { step: meta.steps, rows, appends, alarms, aside, ..Outbox::default() };
-        // The last stage of all lets nothing through but marks.
-        for (to, hop) in out.into_iter().filter(|_| self.out.is_some()) {
+        let mut outbox = Outbox { step: meta.steps, rows, appends, alarms, aside, ledger, ..Outbox::default() };
+        for (to, hop) in out.into_iter().filter(|_| self.delivery.goes_on()) {
             let number = meta.given.entry(to).or_default();
             *number += 1;
             outbox.out.entry(to).or_default().push((*number, hop));
@@ -529,51 +514,20 @@ impl Function {
         let scope = self.scope(partition);
         let pieces = scope.outbox(root).await?;
         let corrupt = || StateError::Corrupt(format!("{}: outbox", scope.name()));
-        let Outbox { step, out, rows, appends, alarms, aside } = Outbox::of_pieces(&pieces).ok_or_else(corrupt)?;
-        let part = Part { partition, step };
-        let sent = async {
-            let Some(queue) = &self.out else { return Ok(()) };
-            let producer = self.layout_of_stages();
-            let message = |to: u32, (number, hop): (u64, Hop)| {
-                let body = Numbered { producer: producer.clone(), number, hop }.encode();
-                (format!("{}-{to}-{number}", digest_of(&producer)), body)
-            };
-            let groups = out
-                .into_iter()
-                .map(|(to, hops)| (to.to_string(), hops.into_iter().map(|hop| message(to, hop)).collect::<Vec<_>>()));
-            Ok(queue.send(groups.collect()).await?)
-        };
-        let written = async {
-            let Some(table) = &self.rows else { return Ok(()) };
-            Ok(table.put(&rows, part).await?)
-        };
-        let appended = async {
-            let Some(objects) = &self.objects else { return Ok(()) };
-            Ok::<_, Undone>(objects.put(&appends, part).await?)
-        };
-        let kept = async { Ok::<_, Undone>(self.dead_letters.put(&aside, part).await?) };
-        futures_util::try_join!(sent, written, appended, kept)?;
-        // The last: it would be told once more each time that one of the others fails.
-        match &self.topic {
-            Some(topic) => Ok(topic.tell(&alarms).await?),
-            None => Ok(()),
-        }
+        let outbox = Outbox::of_pieces(&pieces).ok_or_else(corrupt)?;
+        Ok(self.delivery.deliver(partition, outbox).await?)
     }
 
     /// The stages that share the function, and the partitions of the pipeline.
     fn layout(&self) -> String {
-        format!("{}, partitions {}", self.layout_of_stages(), self.settings.partitions)
-    }
-
-    fn layout_of_stages(&self) -> String {
-        let names: Vec<&str> = self.settings.stages.iter().map(|stage| stage.name.as_str()).collect();
-        names.join("+")
+        format!("{}, partitions {}", layout_of(&self.settings), self.settings.partitions)
     }
 }
 
-/// SQS takes few letters for what it knows a message by.
-fn digest_of(producer: &str) -> String {
-    tapeline_runtime::digest(producer.as_bytes()).chars().take(16).collect()
+/// The stages that share a function.
+fn layout_of(settings: &Settings) -> String {
+    let names: Vec<&str> = settings.stages.iter().map(|stage| stage.name.as_str()).collect();
+    names.join("+")
 }
 
 /// The state of a partition: as much for each stage as leaves a root that is stored in one piece.

@@ -5,6 +5,7 @@ mod cached;
 mod chain;
 mod clients;
 mod components;
+mod delivery;
 mod dynamo;
 mod function;
 pub mod message;
@@ -18,6 +19,7 @@ mod work;
 
 pub use clients::{Clients, NotInLambda, Place};
 pub use components::{ComponentError, Components};
+pub use delivery::Nowhere;
 pub use dynamo::{DynamoBucket, KEY, NUMBER, VALUE};
 pub use function::{Done, Function, Received, Undone};
 pub use position::{PROBATION, Partial, Position, Runs};

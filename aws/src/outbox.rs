@@ -16,12 +16,14 @@ use tapeline_invoke::{
 };
 use tapeline_state::StateError;
 
+use crate::sink::Line;
+
 /// Bytes of a piece, in which it is stored: an item of DynamoDB has 400 KB.
 const PIECE_BYTES_MAX: usize = 380_000;
 /// Bytes of an outbox: what one call of the stages gives out, in messages of at most 190 KB each.
 const BYTES_MAX: u64 = 256 << 20;
 /// How it is written.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a commit gives out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +40,8 @@ pub(crate) struct Outbox {
     pub(crate) alarms: Vec<String>,
     /// JSON lines of records that are late or dead, by the stage that put them aside.
     pub(crate) aside: Vec<(String, Vec<u8>)>,
+    /// What is added to the ledger.
+    pub(crate) ledger: Vec<Line>,
 }
 
 impl Outbox {
@@ -48,6 +52,7 @@ impl Outbox {
             && self.appends.is_empty()
             && self.alarms.is_empty()
             && self.aside.is_empty()
+            && self.ledger.is_empty()
     }
 
     /// In pieces; none if there is nothing in it.

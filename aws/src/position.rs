@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tapeline_invoke::Counts;
 
 /// What is committed along with the state of a partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,8 +26,6 @@ pub struct Position {
     pub sent: i64,
     /// What runs, by stage.
     pub runs: BTreeMap<String, Runs>,
-    /// What the stages have counted, by stage.
-    pub counts: BTreeMap<String, Counts>,
 }
 
 impl Default for Position {
@@ -43,7 +40,6 @@ impl Default for Position {
             watermark: i64::MIN,
             sent: 0,
             runs: BTreeMap::new(),
-            counts: BTreeMap::new(),
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Settings {
     pub state_table: String,
     /// The table of dead letters.
     pub dead_letters_table: String,
+    /// The table of the ledger.
+    pub ledger_table: String,
     /// The bucket of components that were pushed.
     pub components_bucket: String,
     /// The queue that feeds it.
@@ -131,6 +133,7 @@ impl Settings {
             entrance,
             state_table: required("TAPELINE_STATE_TABLE")?,
             dead_letters_table: required("TAPELINE_DEAD_LETTERS_TABLE")?,
+            ledger_table: required("TAPELINE_LEDGER_TABLE")?,
             components_bucket: required("TAPELINE_COMPONENTS_BUCKET")?,
             in_queue: required("TAPELINE_IN_QUEUE_URL")?,
             out_queue: given("TAPELINE_OUT_QUEUE_URL"),
@@ -207,6 +210,7 @@ mod tests {
             (PARTITIONS, "3"),
             ("TAPELINE_STATE_TABLE", "state"),
             ("TAPELINE_DEAD_LETTERS_TABLE", "dead"),
+            ("TAPELINE_LEDGER_TABLE", "ledger"),
             ("TAPELINE_COMPONENTS_BUCKET", "components"),
             ("TAPELINE_IN_QUEUE_URL", "https://in"),
         ])

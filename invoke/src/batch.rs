@@ -7,7 +7,7 @@ use std::ops::Range;
 use tapeline_events::{Entry, Line, LineError, Name};
 
 use crate::{
-    contract::{Batch, Columns, Fate, GROUPS_MAX, Group, INPUT, KindSet, MARK, Output},
+    contract::{Batch, Columns, Decoded, Fate, Frames, GROUPS_MAX, Group, INPUT, KindSet, MARK, Output},
     names::Names,
 };
 
@@ -235,6 +235,11 @@ impl Bypass {
     pub fn group_count(&self) -> usize {
         self.rest.len()
     }
+
+    /// What the stage was not shown.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.rest.iter().flatten()
+    }
 }
 
 /// What goes on behind a stage: events that it let through, that it was not shown, and that it emitted. The answer has
@@ -257,6 +262,27 @@ pub fn rejoin(input: Batch, bypass: Option<Bypass>) -> Batch {
     let mut shown = input.groups.into_iter();
     let groups = bypass.rest.into_iter().filter_map(|group| group.or_else(|| shown.next())).collect();
     Batch { groups, order: bypass.order, marks: input.marks }
+}
+
+/// Whether a fetcher accounts for every record of every frame, and gives out a sound batch.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn check_decoded(frames: &Frames, decoded: &Decoded) -> Result<(), Breach> {
+    check(&decoded.events)?;
+    if decoded.records.len() != frames.ends.len() || decoded.records.contains(&0) {
+        return Err(Breach(format!("{} of {} frames are accounted for", decoded.records.len(), frames.ends.len())));
+    }
+    let records: u64 = decoded.records.iter().map(|records| u64::from(*records)).sum();
+    let dropped: u64 = decoded.dropped.iter().map(|dropped| dropped.count).sum();
+    let found = event_count(&decoded.events) as u64 + dropped + decoded.rejects.len() as u64;
+    if records != found {
+        return Err(Breach(format!("{records} records came in, {found} went out")));
+    }
+    match decoded.rejects.iter().find(|reject| reject.frame as usize >= frames.ends.len()) {
+        Some(reject) => Err(Breach(format!("frame {} is rejected, of {}", reject.frame, frames.ends.len()))),
+        None => Ok(()),
+    }
 }
 
 /// Whether an answer fits its input.

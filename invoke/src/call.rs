@@ -1,8 +1,8 @@
 //! One call of a stage: records or events in, its answer out, names and state looked after.
 
 use crate::{
-    Role,
-    answer::{self, Asked, Invoked, Passed},
+    Role, Tally,
+    answer::{self, Asked, Invoked, NOT_WRITTEN, Passed},
     batch::{self, Breach, Bypass},
     body::{self, BadBody, EVENTS},
     contract::{Batch, Decoded, Description, END, Entry, Frames, GROUPS_MAX, Input, KindSet, Output, Written},
@@ -94,7 +94,11 @@ pub struct Caller<C> {
     is_blank: bool,
     /// Whether a call of it has failed.
     is_spent: bool,
+    tally: Option<Tally>,
 }
+
+/// The number of the stage in a caller's tally.
+const TALLIED: usize = 0;
 
 impl<C: Callee> Caller<C> {
     /// Calls an instance that was configured and has not been called since.
@@ -108,7 +112,21 @@ impl<C: Callee> Caller<C> {
             has_state: description.state_version != 0,
             is_blank: false,
             is_spent: false,
+            tally: None,
         }
+    }
+
+    /// Begins to count by symbol and day.
+    pub fn start_tally(&mut self) {
+        self.tally = Some(Tally::default());
+    }
+
+    /// What was counted since [`Self::start_tally`], the stage as number 0, and counts no more.
+    ///
+    /// Events of kinds that the stage does not take pass by it and are counted nowhere; those that a writer does not take
+    /// leave there.
+    pub fn take_tally(&mut self) -> Tally {
+        self.tally.take().unwrap_or_default()
     }
 
     /// Whether a call of it has failed, so that nobody knows what it knows.
@@ -169,21 +187,35 @@ impl<C: Callee> Caller<C> {
                 // Whoever asks it for its changes after this call must not be given those of another.
                 self.restore(state, &mut Input { names: Vec::new(), events: batch::empty() }).await?;
             }
-            return Ok(answer::of_untouched(batch::rejoin(events, bypass), self.role));
+            let events = batch::rejoin(events, bypass);
+            if let Some(tally) = self.tally.as_mut().filter(|_| self.role == Role::Writer) {
+                tally.drop_all(TALLIED, &events.groups, NOT_WRITTEN);
+            }
+            return Ok(answer::of_untouched(events, self.role));
         }
         let group_count = bypass.as_ref().map_or(events.groups.len(), Bypass::group_count);
         let mut input = Input { names: self.told.untold(&self.names), events };
         self.restore(state, &mut input).await?;
         if self.role == Role::Writer {
-            let written = self.callee.write(&input).await?;
+            let Written { fates, rules, rejects, rows, appends } = self.callee.write(&input).await?;
+            let output = Output { names: Vec::new(), fates, rules, rejects, emitted: batch::empty() };
+            batch::check_answer(&input.events, &output)?;
             let asked = Asked { events: count, watermark, names: &self.names };
-            return Ok(answer::of_writer(&input.events, written, &asked)?);
+            let passed = answer::of_writer(&input.events, &output, (rows, appends), &asked)?;
+            if let Some(tally) = &mut self.tally {
+                tally.settle(TALLIED, &input.events, &output);
+                tally.drop_all(TALLIED, bypass.iter().flat_map(Bypass::groups), NOT_WRITTEN);
+            }
+            return Ok(passed);
         }
         let mut output = self.callee.process(&input).await?;
         // It has coined them, whatever else is wrong.
         self.told.coin(&output.names, &mut self.names);
         check(&input.events, &output, group_count)?;
         self.told.resolve_batch(&mut output.emitted)?;
+        if let Some(tally) = &mut self.tally {
+            tally.settle(TALLIED, &input.events, &output);
+        }
         let asked = Asked { events: count, watermark, names: &self.names };
         Ok(answer::of_stage(input.events, bypass, output, &asked))
     }
@@ -206,9 +238,18 @@ impl<C: Callee> Caller<C> {
         frames.names = self.told.untold(&self.names);
         let mut decoded = self.callee.decode(&frames).await?;
         self.told.coin(&decoded.names, &mut self.names);
-        batch::check(&decoded.events)?;
+        batch::check_decoded(&frames, &decoded)?;
         self.told.resolve_batch(&mut decoded.events)?;
-        Ok(answer::of_fetcher(&frames, decoded)?)
+        for dropped in &mut decoded.dropped {
+            dropped.symbol = dropped.symbol.and_then(|symbol| self.told.resolve(symbol));
+        }
+        for reject in &mut decoded.rejects {
+            reject.symbol = reject.symbol.and_then(|symbol| self.told.resolve(symbol));
+        }
+        if let Some(tally) = &mut self.tally {
+            tally.decode(TALLIED, &frames, &decoded);
+        }
+        Ok(answer::of_fetcher(&frames, decoded))
     }
 
     async fn restore(&mut self, state: Option<&mut impl StateOf<C>>, input: &mut Input) -> Result<(), C::Fault> {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use tapeline_events::Day;
+
 /// What the ledger counts of a stage's events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
@@ -51,6 +53,19 @@ impl Counts {
             ("tapeline-dead", self.dead),
         ]
     }
+}
+
+/// What the ledger counts by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LedgerKey {
+    /// Position of the stage in the pipeline, so that a ledger reads in the order of the data.
+    pub stage_index: u32,
+    /// The stage.
+    pub stage: String,
+    /// The symbol; empty where it is not known.
+    pub symbol: String,
+    /// The day of the events in UTC; absent where it is not known.
+    pub day: Option<Day>,
 }
 
 /// What a component is good for in a chain.

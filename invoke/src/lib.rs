@@ -19,14 +19,16 @@ pub mod names;
 mod object_path;
 pub mod problem;
 mod row_lines;
+mod tally;
 mod token;
 mod watermark;
 
-pub use answer::{Invoked, Passed};
+pub use answer::{Invoked, NOT_WRITTEN, Passed};
 pub use call::{Asking, CallError, Callee, Caller, NoState, StateOf};
-pub use counts::{Counts, Role, Value};
+pub use counts::{Counts, LedgerKey, Role, Value};
 pub use hop::{Hop, partition_of};
 pub use object_path::check_object_path;
 pub use row_lines::{cell, cell_count, json, row_count, write_append, write_rows};
+pub use tally::{Tally, WATERMARK_STAGE};
 pub use token::{AdminToken, TOKEN_BYTES_MIN};
 pub use watermark::{Assigned, Early, Watermark, WatermarkSettings};

@@ -53,7 +53,7 @@ pub enum StateError {
     #[error("the key-value store: {0}")]
     Store(String),
     /// What is stored is none of ours.
-    #[error("the key-value store holds something else at {0:?}, or nothing")]
+    #[error("the key-value store holds something else, or nothing, at {0}")]
     Corrupt(String),
     /// There is no room for more state.
     #[error("{area:?} would have {bytes} bytes of state; it may have {max}")]
@@ -110,11 +110,20 @@ fn at_once(sizes: impl Iterator<Item = u64>) -> usize {
     sums.take(KEYS_MAX).enumerate().take_while(|(at, sum)| *at == 0 || *sum <= BYTES_MAX).count()
 }
 
+/// How pages are written, and what is committed along with them: the first byte of each. Another number for whatever changes
+/// of these types, so that a program never takes the pages of another one for its own.
+const FORMAT: u8 = 1;
+
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     // Numbers, texts and lists of known length can always be written.
-    postcard::to_allocvec(value).unwrap_or_default()
+    postcard::to_extend(value, vec![FORMAT]).unwrap_or_default()
 }
 
 pub(super) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StateError> {
-    postcard::from_bytes(bytes).map_err(|_| StateError::Corrupt(key.to_owned()))
+    let corrupt = |reason: String| StateError::Corrupt(format!("{key}: {reason}"));
+    match bytes.split_first() {
+        Some((&FORMAT, page)) => postcard::from_bytes(page).map_err(|error| corrupt(error.to_string())),
+        Some((other, _)) => Err(corrupt(format!("its format is {other}, and this program writes {FORMAT}"))),
+        None => Err(corrupt("it is empty".to_owned())),
+    }
 }

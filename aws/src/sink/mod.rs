@@ -2,12 +2,14 @@
 //! name that the commit gave it: whoever writes it again writes the same, and whoever is late harms nobody.
 
 mod dead_letters;
+mod ledger;
 mod objects;
 mod queue;
 mod rows;
 mod topic;
 
 pub use dead_letters::DeadLetters;
+pub use ledger::{Ledger, Line};
 pub use objects::Objects;
 pub(crate) use objects::check as check_append;
 pub use queue::Queue;

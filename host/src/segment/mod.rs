@@ -12,7 +12,6 @@ mod outcome;
 mod plans;
 mod running;
 mod stage;
-mod tally;
 mod warm_up;
 
 use std::sync::Arc;
@@ -22,8 +21,7 @@ pub use compare::{Comparison, Difference};
 pub use outcome::{NoTap, Origin, Outcome, Tap, Tapped};
 pub use plans::{News, Plan, Plans, Probation, Shadow};
 pub use stage::{Mode, StageWorker};
-pub use tally::Tally;
-pub use tapeline_invoke::{Role, WatermarkSettings};
+pub use tapeline_invoke::{Role, Tally, WATERMARK_STAGE, WatermarkSettings};
 pub(crate) use tapeline_invoke::{Watermark, contract::is_end};
 
 use crate::{
@@ -449,9 +447,6 @@ fn short(mut reason: String) -> String {
     }
     reason
 }
-
-/// What the ledger and dead letters call the host's own step between the first stage and the second.
-pub const WATERMARK_STAGE: &str = "watermark";
 
 /// Whether the stages can be chained: a fetcher first, a writer last, stages between them.
 ///

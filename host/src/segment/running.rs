@@ -122,7 +122,7 @@ impl Running {
     pub(super) fn decode(&mut self, frames: &mut Frames, names: &mut Names) -> Result<Decoded, Fault> {
         frames.names = self.told.untold(names);
         let mut decoded = self.instance.decode(frames)?;
-        check_decoded(frames, &decoded).map_err(breach)?;
+        batch::check_decoded(frames, &decoded).map_err(breach)?;
         self.coin(&decoded.names, names)?;
         self.told.resolve_batch(&mut decoded.events).map_err(breach)?;
         for dropped in &mut decoded.dropped {
@@ -148,22 +148,4 @@ fn nothing() -> Output {
 
 fn breach(breach: Breach) -> Fault {
     Fault::Breach(breach.to_string())
-}
-
-/// Whether every frame is accounted for.
-fn check_decoded(frames: &Frames, decoded: &Decoded) -> Result<(), Breach> {
-    batch::check(&decoded.events)?;
-    if decoded.records.len() != frames.ends.len() || decoded.records.contains(&0) {
-        return Err(Breach(format!("{} of {} frames are accounted for", decoded.records.len(), frames.ends.len())));
-    }
-    let records: u64 = decoded.records.iter().map(|records| u64::from(*records)).sum();
-    let dropped: u64 = decoded.dropped.iter().map(|dropped| dropped.count).sum();
-    let found = batch::event_count(&decoded.events) as u64 + dropped + decoded.rejects.len() as u64;
-    if records != found {
-        return Err(Breach(format!("{records} records came in, {found} went out")));
-    }
-    match decoded.rejects.iter().find(|reject| reject.frame as usize >= frames.ends.len()) {
-        Some(reject) => Err(Breach(format!("frame {} is rejected, of {}", reject.frame, frames.ends.len()))),
-        None => Ok(()),
-    }
 }

@@ -22,6 +22,8 @@ use crate::{
     store::{Aside, DeadLetter, Runs, StateStore},
 };
 
+use tapeline_invoke::NOT_WRITTEN;
+
 /// How to treat a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -265,18 +267,15 @@ impl StageWorker {
         out: &mut Outcome,
     ) -> Result<Batch, Fault> {
         let decoded = self.live.decode(frames, names);
-        let Decoded { events, dropped, rejects, .. } = match self.companion {
+        let decoded = match self.companion {
             None => decoded?,
             Some(_) => self.weigh_decoded(decoded, frames, names)?,
         };
-        out.tally.pass(self.index, &events);
-        for dropped in dropped {
-            out.tally.drop_records(self.index, &dropped);
-        }
+        out.tally.decode(self.index, frames, &decoded);
+        let Decoded { events, rejects, .. } = decoded;
         for reject in rejects {
             let frame = reject.frame as usize;
             let received = frames.received.get(frame).copied().filter(|received| *received != i64::MIN);
-            out.tally.refuse(self.index, reject.symbol, received);
             let payload = reject.part.map_or_else(|| frame_bytes(frames, frame).to_vec(), String::into_bytes);
             out.dead_letters.push(DeadLetter {
                 symbol: symbol_text(names, reject.symbol),
@@ -309,10 +308,8 @@ impl StageWorker {
         if self.live.blueprint.role() != Role::Writer {
             return batch;
         }
-        for group in batch.groups.into_iter().filter(|group| !self.live.takes.has(group.columns.kind())) {
-            let alone = Batch { groups: vec![group], order: Vec::new(), marks: Vec::new() };
-            out.tally.drop_all(self.index, &alone, "not-written");
-        }
+        let is_left = |group: &&Group| !self.live.takes.has(group.columns.kind());
+        out.tally.drop_all(self.index, batch.groups.iter().filter(is_left), NOT_WRITTEN);
         batch::empty()
     }
 
@@ -323,11 +320,7 @@ impl StageWorker {
 
     /// Counts the fates, and keeps aside what is late or refused.
     fn settle(&self, events: &Batch, output: &Output, names: &Names, out: &mut Outcome) {
-        out.tally.settle(self.index, events, &output.fates, &output.rules);
-        let replaced = output.fates.iter().filter(|fate| **fate == Fate::REPLACED).count();
-        if replaced == 0 {
-            out.tally.derive(self.index, &output.emitted);
-        }
+        out.tally.settle(self.index, events, output);
         if !output.fates.iter().any(|fate| matches!(*fate, Fate::LATE | Fate::REJECT)) {
             return;
         }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 pub use sqlite::{SqliteRegistry, SqliteStore, StoredObject};
 use tapeline_events::Day;
-pub use tapeline_invoke::{Counts, Value};
+pub use tapeline_invoke::{Counts, LedgerKey, Value};
 
 use crate::{
     bus::{Message, TraceContext},
@@ -157,19 +157,6 @@ pub struct Runs {
     pub settings: String,
     /// As in [`Ran`].
     pub has_own_state: bool,
-}
-
-/// What the ledger counts by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LedgerKey {
-    /// Position of the stage in the pipeline, so that a ledger reads in the order of the data.
-    pub stage_index: u32,
-    /// The stage.
-    pub stage: String,
-    /// The symbol; empty where it is not known.
-    pub symbol: String,
-    /// The day of the events in UTC; absent where it is not known.
-    pub day: Option<Day>,
 }
 
 /// Why a record is kept aside.

@@ -3,6 +3,7 @@
 pub mod alarms;
 pub mod components;
 pub mod function;
+pub mod ledger;
 pub mod local_aws;
 pub mod stack;
 pub mod stored;

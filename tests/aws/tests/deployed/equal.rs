@@ -1,7 +1,7 @@
 //! The functions store what one process stores.
 
 use anyhow::{Result, ensure};
-use tapeline_aws_tests::{alarms::Alarms, stack::Stack, stored};
+use tapeline_aws_tests::{alarms::Alarms, ledger, stack::Stack, stored};
 use tapeline_harness::program;
 use tempfile::TempDir;
 
@@ -15,8 +15,9 @@ const LINES: usize = 5_000;
 
 pub(crate) fn six_functions_store_what_one_process_stores(stack: &Stack) -> Result<()> {
     let folder = TempDir::new()?;
+    let data = folder.path().join("data");
     let market = Market::new(folder.path(), &[(TRADES, "BTCUSDT,ETHUSDT,SOLUSDT")])?;
-    let (tables, rest) = market.embedded(&program::bitcoin_pipeline(), &folder.path().join("data"), &TABLES)?;
+    let (tables, rest) = market.embedded(&program::bitcoin_pipeline(), &data, &TABLES)?;
     ensure!(tables.values().all(|rows| !rows.is_empty()), "a table is empty");
 
     let told = Alarms::follow(stack)?;
@@ -29,5 +30,5 @@ pub(crate) fn six_functions_store_what_one_process_stores(stack: &Stack) -> Resu
     ensure!(dead == rest.dead_letters, "{dead} dead letters instead of {}", rest.dead_letters);
     let (alarms, wanted) = (told.lines()?.len(), tables["alarms"].len());
     ensure!(alarms == wanted, "{alarms} alarms were told instead of {wanted}");
-    Ok(())
+    ledger::compare(&ledger::embedded(stack, &data)?, &ledger::deployed(stack)?)
 }

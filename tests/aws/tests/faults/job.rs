@@ -15,10 +15,10 @@ use tapeline_aws::{
 };
 use tapeline_aws_tests::{
     alarms::Alarms,
+    ledger,
     stored::{self, Tables},
 };
 use tapeline_harness::program;
-use tapeline_invoke::Counts;
 use tempfile::TempDir;
 
 use crate::pipeline::Pipeline;
@@ -38,8 +38,6 @@ const LATE: (usize, usize) = (211, 400);
 const BROKEN: usize = 503;
 
 const TABLES: [&str; 4] = ["trades", "bars", "averages", "alarms"];
-/// What a writer is not shown.
-const NOT_WRITTEN: &str = "not-written";
 
 /// A market, and what one process makes of it.
 pub(crate) struct Job {
@@ -49,8 +47,7 @@ pub(crate) struct Job {
     tables: Tables,
     objects: BTreeMap<String, Vec<u8>>,
     dead_letters: usize,
-    /// By stage.
-    counts: BTreeMap<String, Counts>,
+    data: PathBuf,
     _folder: TempDir,
 }
 
@@ -67,14 +64,16 @@ impl Job {
         let place = data.to_str().context("a temporary folder has a name")?;
         let letters = program::output(&["dead-letters", "list", "--data", place, "--format", "csv"])?;
         let (tables, objects) = (stored::embedded_tables(&data, &TABLES)?, program::objects(&data)?);
-        let (dead_letters, counts) = (letters.lines().count().saturating_sub(1), counts(place)?);
-        let has = |count: fn(&Counts) -> u64| counts.values().any(|counts| count(counts) > 0);
+        let dead_letters = letters.lines().count().saturating_sub(1);
+        let counted = program::output(&["ledger", "--data", place, "--format", "json"])?;
+        let counted: Vec<Value> = serde_json::from_str(&counted)?;
+        let has = |count: &str| counted.iter().any(|line| line[count].as_u64() > Some(0));
         ensure!(
             tables.values().all(|rows| !rows.is_empty()) && !objects.is_empty() && dead_letters > 0,
             "it stores too little"
         );
-        ensure!(has(|counts| counts.duplicate) && has(|counts| counts.late), "nothing is repeated, or late");
-        Ok(Self { frames, file, tables, objects, dead_letters, counts, _folder: folder })
+        ensure!(has("duplicate") && has("late"), "nothing is repeated, or late");
+        Ok(Self { frames, file, tables, objects, dead_letters, data, _folder: folder })
     }
 
     /// Sends the frames into the first queue, and that none come any more.
@@ -105,45 +104,30 @@ impl Job {
         let (lines, wanted) = (told.lines()?, self.tables["alarms"].len());
         let (alarms, all) = (lines.iter().collect::<BTreeSet<_>>().len(), lines.len());
         ensure!(alarms == wanted, "{alarms} alarms were told, {all} times, instead of {wanted}");
-        self.check_counts(pipeline)
+        ledger::compare(&ledger::embedded(stack, &self.data)?, &ledger::deployed(stack)?)?;
+        Self::check_positions(pipeline)
     }
 
-    /// Compares what was counted, and how far each function has come.
-    fn check_counts(&self, pipeline: &Pipeline) -> Result<()> {
-        let (mut given, mut went_on) = (None, None);
+    /// Compares how far each function has come.
+    fn check_positions(pipeline: &Pipeline) -> Result<()> {
+        let mut given = None;
         for (at, stage) in pipeline.stack.stages.iter().enumerate() {
             let partitions = if at == 0 { 1 } else { pipeline.partitions };
-            let mut counts = Counts::default();
             let mut last = BTreeMap::new();
             let mut next: BTreeMap<u32, u64> = BTreeMap::new();
             for partition in 0..partitions {
                 let position: Position = stored::position_in(&pipeline.stack, &pipeline.name, stage, partition)?;
-                let found = position.counts.get(stage).cloned().unwrap_or_default();
-                ensure!(found.balances(), "{stage}, partition {partition}: {found:?} is not balanced");
                 ensure!(position.partial.is_none(), "{stage}, partition {partition}: half done");
-                counts.add(&found);
                 // Each has one producer: the function before it.
                 ensure!(position.last.len() == 1, "{stage}, partition {partition}: {:?}", position.last);
                 last.insert(partition, u64::try_from(position.last.into_values().sum::<u128>())?);
                 position.given.into_iter().for_each(|(to, count)| *next.entry(to).or_default() += count);
             }
-            let wanted = &self.counts[stage];
-            ensure!(fates(&counts) == fates(wanted), "{stage}: {counts:?} instead of {wanted:?}");
-            ensure!(went_on.is_none_or(|count| count == counts.entered), "{stage}: {counts:?} instead of {went_on:?}");
-            went_on = Some(counts.out + counts.derived);
             ensure!(given.is_none_or(|given| given == last), "{stage} has not taken what it was given: {last:?}");
             given = Some(next);
         }
         Ok(())
     }
-}
-
-/// What became of events that did not go on, and new ones. A function counts those as well that pass by its stage, which
-/// one process does not.
-fn fates(counts: &Counts) -> Counts {
-    let mut counts = Counts { entered: 0, out: 0, ..counts.clone() };
-    counts.dropped.remove(NOT_WRITTEN);
-    counts
 }
 
 fn frames() -> Result<Vec<String>> {
@@ -162,29 +146,4 @@ fn frames() -> Result<Vec<String>> {
     }
     placed.sort_by_key(|(place, _)| *place);
     Ok(placed.into_iter().map(|(_, frame)| frame).collect())
-}
-
-/// What one process has counted, by stage.
-fn counts(data: &str) -> Result<BTreeMap<String, Counts>> {
-    let lines: Vec<Value> = serde_json::from_str(&program::output(&["ledger", "--data", data, "--format", "json"])?)?;
-    let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
-    for line in lines {
-        let number = |name: &str| line[name].as_u64().with_context(|| format!("{name} in {line}"));
-        let rules = line["rules"].as_str().unwrap_or_default().split(", ").filter(|rule| !rule.is_empty());
-        let rule = |rule: &str| {
-            let (rule, count) = rule.rsplit_once(' ').with_context(|| format!("rules of {line}"))?;
-            Ok((rule.to_owned(), count.parse()?))
-        };
-        let found = Counts {
-            entered: number("in")?,
-            out: number("out")?,
-            duplicate: number("duplicate")?,
-            late: number("late")?,
-            dead: number("dead")?,
-            dropped: rules.map(rule).collect::<Result<BTreeMap<String, u64>>>()?,
-            derived: number("derived")?,
-        };
-        counts.entry(line["stage"].as_str().context("a stage")?.to_owned()).or_default().add(&found);
-    }
-    Ok(counts)
 }

@@ -11,10 +11,11 @@ use tapeline_aws::{
 };
 use tapeline_aws_tests::{
     components::package_with,
+    ledger,
     stack::{Account, package},
     stored,
 };
-use tapeline_invoke::{Hop, batch, names::Names};
+use tapeline_invoke::{Counts, Hop, batch, names::Names};
 use tempfile::TempDir;
 
 use crate::{
@@ -66,6 +67,11 @@ impl Single {
         stored::position_in(&self.pipeline.stack, &self.pipeline.name, stage, partition)
     }
 
+    /// What a stage has counted.
+    fn counts(&self, stage: &str) -> Result<Counts> {
+        Ok(ledger::of_stage(&ledger::deployed(&self.pipeline.stack)?, stage))
+    }
+
     /// The ids of the trades that it has given out to a group. Its messages have numbers without gaps.
     fn given(&self, group: &str) -> Result<Vec<u64>> {
         let account = &self.pipeline.stack.account;
@@ -106,7 +112,7 @@ pub(crate) fn what_is_missing_stops_its_group_and_no_other(account: &Arc<Account
     ensure!(function.give(&rest, CALL)?.len() == 3, "what was missing came, and it does not go on");
     // All of it again does nothing.
     ensure!(function.give(&sent, CALL)?.len() == 5, "what was done is not done any more");
-    let counts = function.position(0)?.counts["dedup"].clone();
+    let counts = function.counts("dedup")?;
     ensure!((counts.entered, counts.duplicate) == (8, 0), "{counts:?}");
     let given = function.given("0")?;
     ensure!(given == (1..9).collect::<Vec<_>>(), "{given:?} were given out");
@@ -163,7 +169,7 @@ pub(crate) fn what_an_instance_did_before_harms_no_record(account: &Arc<Account>
         let done = function.give(&[hop_from(&source, 0, number, number..number + 1)?], CALL)?.len();
         ensure!(done == 1, "message {number} was not done\n{}", function.pipeline.log());
     }
-    let counts = function.position(0)?.counts["enrich"].clone();
+    let counts = function.counts("enrich")?;
     ensure!((counts.out, counts.dead) == (LONG_NAMES, 0), "{counts:?}");
     Ok(())
 }
@@ -185,7 +191,7 @@ pub(crate) fn a_record_that_takes_too_long_is_put_aside(account: &Arc<Account>) 
 fn check_aside(function: &Single, (good, bad): (Vec<u64>, Vec<u64>)) -> Result<()> {
     let (given, position) = (function.given("0")?, function.position(0)?);
     ensure!(given == good, "{given:?} were given out");
-    let counts = &position.counts["faulty"];
+    let counts = function.counts("faulty")?;
     let wanted = ((good.len() + bad.len()) as u64, good.len() as u64, bad.len() as u64);
     ensure!((counts.entered, counts.out, counts.dead) == wanted, "{counts:?} instead of {wanted:?}");
     ensure!(position.partial.is_none(), "a message is half done");

@@ -105,6 +105,7 @@ impl Made {
             ("StateTable", ["key"].as_slice()),
             ("RowsTable", &["table_symbol", "at"]),
             ("DeadLettersTable", &["stage", "at"]),
+            ("LedgerTable", &["stage_symbol", "day_partition"]),
         ] {
             let table = format!("{name}-{output}");
             let mut create = dynamodb.create_table().table_name(&table).billing_mode(BillingMode::PayPerRequest);
@@ -155,6 +156,7 @@ impl Made {
                 ("TAPELINE_PARTITIONS", plan.partitions.to_string()),
                 ("TAPELINE_STATE_TABLE", output("StateTable")),
                 ("TAPELINE_DEAD_LETTERS_TABLE", output("DeadLettersTable")),
+                ("TAPELINE_LEDGER_TABLE", output("LedgerTable")),
                 ("TAPELINE_COMPONENTS_BUCKET", output("ComponentsBucket")),
                 ("TAPELINE_IN_QUEUE_URL", self.queues.get(at).cloned().unwrap_or_default()),
             ]);

@@ -1,4 +1,4 @@
-//! Counts what becomes of every event, by stage, symbol and day.
+//! Counts what becomes of every event, by stage, symbol and day: what a ledger is added up from, in every runtime.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,13 @@ use tapeline_events::{Day, Name};
 
 use crate::{
     batch::{self, Element},
-    contract::{Batch, Dropped, Fate, Group},
+    contract::{Batch, Decoded, Dropped, Fate, Frames, Group, Output},
+    counts::{Counts, LedgerKey},
     names::Names,
-    store::{Counts, LedgerKey},
 };
+
+/// What a ledger calls the host's own step behind the first stage, which refuses events whose time is beyond belief.
+pub const WATERMARK_STAGE: &str = "watermark";
 
 /// A symbol of no name, and a day of no date.
 const UNKNOWN: u32 = Name::NONE;
@@ -36,10 +39,10 @@ struct Cell {
 }
 
 impl Tally {
-    /// All events of the batch enter the stage and are left out by a rule.
-    pub fn drop_all(&mut self, stage: usize, batch: &Batch, rule: &str) {
+    /// All events of these groups enter the stage and are left out by a rule.
+    pub fn drop_all<'g>(&mut self, stage: usize, groups: impl IntoIterator<Item = &'g Group>, rule: &str) {
         let rule = self.rule(rule);
-        self.each(stage, batch, |cell, count| {
+        self.each(stage, groups, |cell, count| {
             cell.entered += count;
             cell.drop(rule, count);
         });
@@ -47,15 +50,10 @@ impl Tally {
 
     /// All events of the batch enter the stage and go on behind it.
     pub fn pass(&mut self, stage: usize, batch: &Batch) {
-        self.each(stage, batch, |cell, count| {
+        self.each(stage, &batch.groups, |cell, count| {
             cell.entered += count;
             cell.out += count;
         });
-    }
-
-    /// All events of the batch are new, made by the stage.
-    pub fn derive(&mut self, stage: usize, batch: &Batch) {
-        self.each(stage, batch, |cell, count| cell.derived += count);
     }
 
     /// One record enters and is in the dead letters; neither symbol nor time need be known.
@@ -66,21 +64,45 @@ impl Tally {
         cell.dead += 1;
     }
 
+    /// One event that was to go on is put aside: in the place of one that went out, if the stage had counted it.
+    pub fn bury(&mut self, stage: usize, symbol: u32, time: i64) {
+        let cell = self.cell(stage, symbol, Day::of(time).0);
+        match cell.out.checked_sub(1) {
+            Some(out) => cell.out = out,
+            None => cell.entered += 1,
+        }
+        cell.dead += 1;
+    }
+
+    /// The records of these frames enter a fetcher, which has answered; names in the answer are resolved.
+    pub fn decode(&mut self, stage: usize, frames: &Frames, decoded: &Decoded) {
+        self.pass(stage, &decoded.events);
+        decoded.dropped.iter().for_each(|dropped| self.drop_records(stage, dropped));
+        for reject in &decoded.rejects {
+            let received = frames.received.get(reject.frame as usize).filter(|received| **received != i64::MIN);
+            self.refuse(stage, reject.symbol, received.copied());
+        }
+    }
+
     /// Records enter the first stage and are left out.
-    pub fn drop_records(&mut self, stage: usize, dropped: &Dropped) {
+    fn drop_records(&mut self, stage: usize, dropped: &Dropped) {
         let rule = self.rule(&dropped.rule);
         let cell = self.cell(stage, dropped.symbol.unwrap_or(UNKNOWN), dropped.day.unwrap_or(NO_DAY));
         cell.entered += dropped.count;
         cell.drop(rule, dropped.count);
     }
 
-    /// The events of the batch enter the stage, and each has the fate of its position; codes are known to be right. What
-    /// enters is counted from the batch and what becomes of it from the fates, so that the balance can fail.
-    pub fn settle(&mut self, stage: usize, batch: &Batch, fates: &[u8], rules: &[String]) {
-        if fates.iter().all(|fate| *fate <= 1) {
+    /// The events of the batch enter the stage, which has answered; the answer is known to fit. What enters is counted from
+    /// the batch and what becomes of it from the fates, so that the balance can fail.
+    pub fn settle(&mut self, stage: usize, batch: &Batch, Output { fates, rules, emitted, .. }: &Output) {
+        // What goes on in the place of an event is not new.
+        if !fates.contains(&Fate::REPLACED) {
+            self.each(stage, &emitted.groups, |cell, count| cell.derived += count);
+        }
+        if fates.iter().all(|fate| *fate <= Fate::REPLACED) {
             return self.pass(stage, batch);
         }
-        self.each(stage, batch, |cell, count| cell.entered += count);
+        self.each(stage, &batch.groups, |cell, count| cell.entered += count);
         let rules: Vec<u32> = rules.iter().map(|rule| self.rule(rule)).collect();
         let events = batch::elements(batch).filter_map(|element| match element {
             Element::Event { group, at } => Some((&batch.groups[group], at)),
@@ -134,9 +156,14 @@ impl Tally {
     }
 
     /// Calls `count` for each symbol and day, with the number of events.
-    fn each(&mut self, stage: usize, batch: &Batch, count: impl Fn(&mut Cell, u64)) {
+    fn each<'g>(
+        &mut self,
+        stage: usize,
+        groups: impl IntoIterator<Item = &'g Group>,
+        count: impl Fn(&mut Cell, u64),
+    ) {
         let mut histogram = std::mem::take(&mut self.histogram);
-        for group in &batch.groups {
+        for group in groups {
             histogram.of(group, |symbol, day, events| count(self.cell(stage, symbol, day), events));
         }
         self.histogram = histogram;
