@@ -238,13 +238,7 @@ fn put_aside(work: Work, reason: &str, names: &mut Names) -> Result<(Passed, Tal
 }
 
 /// Puts marks between the events, and puts aside those that are not believed.
-fn assign(
-    watermark: &mut Watermark,
-    events: Batch,
-    names: &Names,
-    aside: &mut Vec<u8>,
-    tally: &mut Tally,
-) -> Batch {
+fn assign(watermark: &mut Watermark, events: Batch, names: &Names, aside: &mut Vec<u8>, tally: &mut Tally) -> Batch {
     if events.groups.is_empty() {
         events.marks.iter().for_each(|mark| watermark.raise(*mark));
         return events;

@@ -5,6 +5,9 @@ use serde::Serialize;
 /// What problem documents are called.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// Seconds after which a client may try again what there was no room for: a pipeline works off 200,000 records in one.
+const RETRY_AFTER_SECONDS: &str = "1";
+
 /// What is wrong. The text of `type` stays the same from version to version; programs may match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each has its title below")]
@@ -97,6 +100,17 @@ impl What {
     /// The status of an answer that tells it.
     pub const fn status(self) -> u16 {
         self.parts().2
+    }
+
+    /// The headers of an answer that tells it, their names in lower case. That of another method (405) has to say which ones
+    /// there are, besides.
+    pub fn headers(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let more = match self.status() {
+            503 | 429 => Some(("retry-after", RETRY_AFTER_SECONDS)),
+            401 => Some(("www-authenticate", "Bearer")),
+            _ => None,
+        };
+        [("content-type", PROBLEM_JSON)].into_iter().chain(more)
     }
 
     /// The text of `type`: a relative reference.

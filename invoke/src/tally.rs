@@ -156,12 +156,7 @@ impl Tally {
     }
 
     /// Calls `count` for each symbol and day, with the number of events.
-    fn each<'g>(
-        &mut self,
-        stage: usize,
-        groups: impl IntoIterator<Item = &'g Group>,
-        count: impl Fn(&mut Cell, u64),
-    ) {
+    fn each<'g>(&mut self, stage: usize, groups: impl IntoIterator<Item = &'g Group>, count: impl Fn(&mut Cell, u64)) {
         let mut histogram = std::mem::take(&mut self.histogram);
         for group in groups {
             histogram.of(group, |symbol, day, events| count(self.cell(stage, symbol, day), events));

@@ -531,6 +531,9 @@ fn what_is_none_of_ours_is_named() {
     assert_eq!(now(scope.begin()), Err(StateError::Corrupt("tapeline/pipeline/p%2Fq/head".to_owned())));
     memory.put("tapeline/pipeline/p%2Fq/head", &7_u64.to_le_bytes());
     assert_eq!(now(scope.begin()), Err(StateError::Corrupt("tapeline/pipeline/p%2Fq/7/0".to_owned())));
+    memory.put("tapeline/pipeline/p%2Fq/7/0", &[200, 1, 2]);
+    let told = now(scope.begin()).unwrap_err().to_string();
+    assert!(told.contains("p%2Fq/7/0: its format is 200"), "{told}");
     // What Redis makes of a new number.
     memory.put("tapeline/pipeline/p%2Fq/head", b"0");
     assert_eq!(now(scope.begin()), Ok(Root::<u64>::default()));

@@ -63,7 +63,8 @@ pub struct Ledger {
 impl Line {
     /// Lines of counts.
     pub(crate) fn of(counted: BTreeMap<LedgerKey, Counts>) -> impl Iterator<Item = Self> {
-        let line = |(LedgerKey { stage, symbol, day, .. }, counts)| Self { stage, symbol, day: day.map(|day| day.0), counts };
+        let line =
+            |(LedgerKey { stage, symbol, day, .. }, counts)| Self { stage, symbol, day: day.map(|day| day.0), counts };
         counted.into_iter().map(line)
     }
 }
@@ -171,8 +172,7 @@ fn columns(counts: &Counts) -> Vec<(String, u64)> {
     let Counts { entered, out, duplicate, late, dead, dropped, derived } = counts;
     let fixed = NAMES.into_iter().zip([entered, out, duplicate, late, dead, derived]);
     let fixed = fixed.map(|(name, count)| (name.to_owned(), *count));
-    let dropped =
-        dropped.iter().map(|(rule, count)| (format!("{DROPPED}{}", fitted(rule, RULE_BYTES_MAX)), *count));
+    let dropped = dropped.iter().map(|(rule, count)| (format!("{DROPPED}{}", fitted(rule, RULE_BYTES_MAX)), *count));
     fixed.chain(dropped).collect()
 }
 

@@ -13,7 +13,7 @@ use tapeline_invoke::{
     Asking, CallError, Counts, Invoked, NoState,
     admit::{self, BODY_BYTES_MAX},
     body::{EVENTS, records},
-    problem::{PROBLEM_JSON, What, document},
+    problem::{What, document},
 };
 use tapeline_runtime::Fault;
 use tapeline_state::{Changes, Scope, SessionError, StateError};
@@ -49,13 +49,10 @@ impl Problem {
     }
 
     fn answer(&self, path: &str) -> Answer {
-        let mut headers = vec![("content-type", PROBLEM_JSON.to_owned())];
         let status = self.what.status();
-        match status {
-            503 | 429 => headers.push(("retry-after", "1".to_owned())),
-            401 => headers.push(("www-authenticate", "Bearer".to_owned())),
-            405 => headers.push(("allow", if path == HEALTH_PATH { "GET,HEAD" } else { "POST" }.to_owned())),
-            _ => {}
+        let mut headers: Vec<_> = self.what.headers().map(|(name, value)| (name, value.to_owned())).collect();
+        if status == 405 {
+            headers.push(("allow", if path == HEALTH_PATH { "GET,HEAD" } else { "POST" }.to_owned()));
         }
         Answer { status, headers, body: document(self.what, &self.detail, path) }
     }

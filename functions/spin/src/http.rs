@@ -7,7 +7,7 @@ use spin_sdk::variables;
 use tapeline_invoke::{
     Counts,
     admit::{self, BODY_BYTES_MAX},
-    problem::{PROBLEM_JSON, What, document},
+    problem::{What, document},
 };
 use tapeline_state::StateError;
 
@@ -16,8 +16,6 @@ use crate::messages::MESSAGE_BYTES_MAX;
 /// Our answers.
 pub type Answer = Response<FullBody<Bytes>>;
 
-/// Seconds after which a client may try again what there was no room for.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// What JSON lines are called.
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
@@ -38,12 +36,8 @@ impl Problem {
         let status = self.what.status();
         *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = answer.headers_mut();
-        headers.insert("content-type", HeaderValue::from_static(PROBLEM_JSON));
-        if matches!(status, 503 | 429) {
-            headers.insert("retry-after", RETRY_AFTER_SECONDS);
-        }
-        if status == 401 {
-            headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
+        for (name, value) in self.what.headers() {
+            headers.insert(name, HeaderValue::from_static(value));
         }
         if status == 405 {
             headers.insert("allow", HeaderValue::from_static(if path == HEALTH_PATH { "GET,HEAD" } else { "POST" }));

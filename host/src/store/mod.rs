@@ -10,7 +10,6 @@ mod testsuite;
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 pub use sqlite::{SqliteRegistry, SqliteStore, StoredObject};
-use tapeline_events::Day;
 pub use tapeline_invoke::{Counts, LedgerKey, Value};
 
 use crate::{

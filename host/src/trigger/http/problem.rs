@@ -12,10 +12,6 @@ pub(super) use tapeline_invoke::problem::What;
 
 use crate::error::{Error, Kind};
 
-/// Seconds after which a client may try again what there was no room for: a pipeline works off 200,000 records in one.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static(problem::PROBLEM_JSON);
-
 /// An error that a client is told.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
@@ -42,13 +38,8 @@ impl Problem {
     fn document(&self, path: &str) -> Response {
         let status = status(self.what);
         let mut response = (status, problem::document(self.what, &self.detail, path)).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
-        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        for (name, value) in self.what.headers() {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
     }
