@@ -22,6 +22,7 @@ use crate::{
     components::{ComponentError, Components},
     dynamo::DynamoBucket,
     message::{Numbered, Raw, Unreadable},
+    metrics::Happened,
     outbox::Outbox,
     position::{Position, Runs},
     settings::Settings,
@@ -120,6 +121,8 @@ pub struct Function {
     pub clients: Clients,
     /// The queue into it.
     pub entrance: Queue,
+    /// What is worth telling, and has not been told.
+    pub(crate) happened: Happened,
     state: Arc<Cached<DynamoBucket>>,
     components: Components,
     stages: Vec<Stage>,
@@ -176,6 +179,7 @@ impl Function {
             topic: settings.alarms_topic.as_ref().map(topic),
             dead_letters: DeadLetters::new(clients.dynamodb.clone(), settings.dead_letters_table.clone()),
             known: BTreeMap::new(),
+            happened: Happened::default(),
             settings,
             clients,
         })
@@ -230,7 +234,11 @@ impl Function {
                 self.known.insert(partition, before);
                 return Ok(Done { received: received.filter(|_| is_new) });
             }
-            match self.step(&before, &job).await {
+            let step = self.step(&before, &job).await;
+            if let Ok(after) = &step {
+                self.happened.add(Happened::of_commit(&before.meta, &after.meta));
+            }
+            match step {
                 Ok(after) => match self.deliver(partition, &after).await {
                     // Somebody has committed since, who has delivered it.
                     Err(Undone::State(StateError::Conflict)) => tries += 1,
@@ -565,7 +573,8 @@ impl Function {
         format!("{}, partitions {}", self.layout_of_stages(), self.settings.partitions)
     }
 
-    fn layout_of_stages(&self) -> String {
+    /// The names of its stages.
+    pub(crate) fn layout_of_stages(&self) -> String {
         let names: Vec<&str> = self.settings.stages.iter().map(|stage| stage.name.as_str()).collect();
         names.join("+")
     }

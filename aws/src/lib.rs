@@ -8,6 +8,7 @@ mod components;
 mod dynamo;
 mod function;
 pub mod message;
+mod metrics;
 mod outbox;
 mod position;
 mod settings;
