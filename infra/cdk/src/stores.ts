@@ -5,7 +5,7 @@ import { Construct } from "constructs";
 import { VARIABLES } from "./environment.ts";
 import type { StageFunction } from "./stage-function.ts";
 
-/** Where items say when they may go. */
+/** Where items say when they may go. Only rows do, with `rows_expire`; of the others nothing goes by the clock. */
 const TTL_ATTRIBUTE = "expires";
 /** An upload that was not finished in a day never is. */
 const UPLOAD_AGE_MAX = Duration.days(1);
