@@ -29,13 +29,13 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn new(settings: &Settings, clients: &Clients, producer: String) -> Self {
+    pub(crate) fn new(settings: &Settings, clients: &Clients) -> Self {
         let queue = |url: &String| Queue::new(clients.sqs.clone(), url.clone());
         let rows = |table: &String| Rows::new(clients.dynamodb.clone(), table.clone(), settings.rows_expire);
         let objects = |bucket: &String| Objects::new(clients.s3.clone(), bucket.clone());
         let topic = |arn: &String| Topic::new(clients.sns.clone(), arn.clone(), &settings.pipeline);
         Self {
-            producer,
+            producer: settings.stage_names(),
             out: settings.out_queue.as_ref().map(queue),
             rows: settings.rows_table.as_ref().map(rows),
             objects: settings.objects_bucket.as_ref().map(objects),

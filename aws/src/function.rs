@@ -22,6 +22,7 @@ use crate::{
     delivery::{Delivery, Nowhere},
     dynamo::DynamoBucket,
     message::{Numbered, Raw, Unreadable},
+    metrics::Happened,
     outbox::Outbox,
     position::{Position, Runs},
     settings::Settings,
@@ -120,6 +121,8 @@ pub struct Function {
     pub clients: Clients,
     /// The queue into it.
     pub entrance: Queue,
+    /// What is worth telling, and has not been told.
+    pub(crate) happened: Happened,
     state: Arc<Cached<DynamoBucket>>,
     components: Components,
     stages: Vec<Stage>,
@@ -163,8 +166,9 @@ impl Function {
             components,
             stages: settings.stages.iter().cloned().map(Stage::new).collect(),
             entrance: Queue::new(clients.sqs.clone(), settings.in_queue.clone()),
-            delivery: Delivery::new(&settings, &clients, layout_of(&settings)),
+            delivery: Delivery::new(&settings, &clients),
             known: BTreeMap::new(),
+            happened: Happened::default(),
             settings,
             clients,
         })
@@ -223,6 +227,7 @@ impl Function {
             match self.step(&before, &job).await {
                 Ok(after) => {
                     is_ours = true;
+                    self.happened.add(Happened::of_commit(&before.meta, &after.meta));
                     match self.deliver(partition, &after).await {
                         // Somebody has committed since, who has delivered it.
                         Err(Undone::State(StateError::Conflict)) => tries += 1,
@@ -493,6 +498,7 @@ impl Function {
         let Outcome { out, rows, appends, alarms, aside, ledger, changes, times } = outcome;
         meta.layout = self.layout();
         meta.steps += 1;
+        meta.dead += ledger.iter().map(|line| line.counts.dead).sum::<u64>();
         if let Some((newest, watermark)) = times {
             (meta.newest, meta.watermark) = (newest, watermark);
         }
@@ -520,14 +526,8 @@ impl Function {
 
     /// The stages that share the function, and the partitions of the pipeline.
     fn layout(&self) -> String {
-        format!("{}, partitions {}", layout_of(&self.settings), self.settings.partitions)
+        format!("{}, partitions {}", self.settings.stage_names(), self.settings.partitions)
     }
-}
-
-/// The stages that share a function.
-fn layout_of(settings: &Settings) -> String {
-    let names: Vec<&str> = settings.stages.iter().map(|stage| stage.name.as_str()).collect();
-    names.join("+")
 }
 
 /// The state of a partition: as much for each stage as leaves a root that is stored in one piece.

@@ -9,6 +9,7 @@ mod delivery;
 mod dynamo;
 mod function;
 pub mod message;
+mod metrics;
 mod outbox;
 mod position;
 mod settings;

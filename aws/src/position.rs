@@ -26,6 +26,8 @@ pub struct Position {
     pub sent: i64,
     /// What runs, by stage.
     pub runs: BTreeMap<String, Runs>,
+    /// Records that were put into the dead letters, those that are late not counted.
+    pub dead: u64,
 }
 
 impl Default for Position {
@@ -40,6 +42,7 @@ impl Default for Position {
             watermark: i64::MIN,
             sent: 0,
             runs: BTreeMap::new(),
+            dead: 0,
         }
     }
 }

@@ -149,6 +149,12 @@ impl Settings {
     pub fn name(&self) -> &str {
         self.stages.first().map_or("", |stage| &stage.name)
     }
+
+    /// The names of its stages, as `infra/cdk` calls the function: `dedup+enrich`.
+    pub fn stage_names(&self) -> String {
+        let names: Vec<&str> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
+        names.join("+")
+    }
 }
 
 impl Entrance {

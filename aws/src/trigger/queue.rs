@@ -3,18 +3,15 @@
 //! The messages of a group are done in their order. When one is not done, those behind it in its group are not begun: all
 //! of them are told as failed, and come again in this order. Other groups go on.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Instant,
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
-use serde::Serialize;
 
 use super::now_ns;
 use crate::{
     function::{Function, Received},
     message::ENTRANCE_GROUP,
+    metrics::{Happened, Teller},
 };
 
 /// A message, and the partition that it is for.
@@ -61,9 +58,11 @@ pub(super) async fn take(function: &mut Function, event: SqsEvent, until: Instan
             }
         }
     }
-    if let Some(received) = newest.filter(|_| function.settings.rows_table.is_some()) {
-        print_lag(&function.settings.pipeline, received);
-    }
+    let mut happened = std::mem::take(&mut function.happened);
+    happened.add(Happened::of_answer(answer.batch_item_failures.len()));
+    let (pipeline, stages) = (&function.settings.pipeline, &function.settings.stage_names());
+    let newest = newest.filter(|_| function.settings.rows_table.is_some());
+    Teller { pipeline, function: stages, now: now_ns() }.tell(&happened, newest);
     answer
 }
 
@@ -83,26 +82,4 @@ fn read(message: SqsMessage, group: &str, function: &Function) -> Message {
             body: message.body.unwrap_or_default(),
         },
     }
-}
-
-/// The metric that `infra/cdk` watches, in CloudWatch's embedded metric format:
-/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
-#[expect(clippy::print_stdout, reason = "this is how CloudWatch is told")]
-fn print_lag(pipeline: &str, received: i64) {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        #[serde(rename = "_aws")]
-        aws: serde_json::Value,
-        #[serde(flatten)]
-        values: HashMap<&'static str, serde_json::Value>,
-        #[serde(rename = "Pipeline")]
-        pipeline: &'a str,
-    }
-    let now = now_ns();
-    let metrics = serde_json::json!([{ "Name": "LagMilliseconds", "Unit": "Milliseconds" }]);
-    let directive = serde_json::json!([{ "Namespace": "Tapeline", "Dimensions": [["Pipeline"]], "Metrics": metrics }]);
-    let aws = serde_json::json!({ "Timestamp": now / 1_000_000, "CloudWatchMetrics": directive });
-    let lag = now.saturating_sub(received) / 1_000_000;
-    let values = HashMap::from([("LagMilliseconds", serde_json::json!(lag))]);
-    println!("{}", tapeline_invoke::json(&Line { aws, values, pipeline }));
 }

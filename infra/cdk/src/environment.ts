@@ -15,17 +15,25 @@ export const VARIABLES = {
   format: "TAPELINE_FORMAT",
   /** A number: parts into which symbols are divided. Every function. */
   partitions: "TAPELINE_PARTITIONS",
-  /** A table: key `key`; items with a number of seconds in `expires` may go then. Every function reads and writes items. */
+  /**
+   * A table: key `key`. Every function gets, puts, updates and deletes items, one at a time. None of them has `expires`:
+   * what a stage remembers goes by event time, when the watermark has passed it.
+   */
   stateTable: "TAPELINE_STATE_TABLE",
-  /** A table: keys `stage`, `at`; `expires` as above. Every function writes in batches. */
+  /** A table: keys `stage`, `at`. Every function puts items, one at a time; none has `expires`, so that they stay. */
   deadLettersTable: "TAPELINE_DEAD_LETTERS_TABLE",
+  /** A table: keys `stage_symbol`, `day_partition`. Every function adds to items. */
+  ledgerTable: "TAPELINE_LEDGER_TABLE",
   /** A bucket with components that were pushed; what is not there reads as 404. Every function. */
   componentsBucket: "TAPELINE_COMPONENTS_BUCKET",
   /** The queue that feeds the function. Every function; the first one may send there. */
   inQueueUrl: "TAPELINE_IN_QUEUE_URL",
   /** The queue that feeds the next function. All but the last. */
   outQueueUrl: "TAPELINE_OUT_QUEUE_URL",
-  /** A table: keys `table_symbol`, `at`; `expires` as above. The last function writes in batches. */
+  /**
+   * A table: keys `table_symbol`, `at`. The last function puts items, one at a time. With `rows_expire` they have
+   * `expires`, a number of seconds since the epoch: they may go then.
+   */
   rowsTable: "TAPELINE_ROWS_TABLE",
   /** A duration: after so long a row may go. The last function, and only with `rows_expire`. */
   rowsExpire: "TAPELINE_ROWS_EXPIRE",

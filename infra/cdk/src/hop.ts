@@ -12,10 +12,15 @@ const VISIBILITY_TIMEOUTS = 6;
 /** The longest that SQS knows: after a weekend and a week of holidays nothing is gone. */
 const RETENTION = Duration.days(14);
 /**
- * The most that SQS knows. A record that a stage cannot take is put aside by the function, so what comes back whole was a
- * crash, a throttled call or a service that was down, and is done when that is over. A message that went to the dead
- * letters would stop its partition anyway, since none may be left out; so it waits in its place, and an alarm tells how
- * long. Messages behind it count as received too, without having been tried.
+ * The most that SQS knows. A record that a stage fails on is put aside by the function, so that no message comes back
+ * because of what is in its records. What comes back whole is done when its cause is gone, and some causes go by
+ * themselves: a crash, a throttled call, a service that was down, a call that had no time left. Others wait for somebody: a
+ * stage that does not start or does not take the state, a component that is nowhere, stages that were fused in another
+ * way, a message that is none of ours, or comes behind one that is lost.
+ *
+ * In the dead letters none of these would be better off. Behind the first function a message that went there would stop its
+ * partition anyway, since none may be left out; before it, its records would come late. So it waits in its place, and an
+ * alarm tells how long. Messages behind it count as received too, without having been tried.
  */
 const RECEIVES_MAX = 1000;
 /** Messages hold many records already, and those of a call fail and wait together. */

@@ -7,6 +7,7 @@ import {
   GraphWidget,
   type IMetric,
   Metric,
+  SearchExpression,
   TreatMissingData,
 } from "aws-cdk-lib/aws-cloudwatch";
 import { SnsAction } from "aws-cdk-lib/aws-cloudwatch-actions";
@@ -15,9 +16,17 @@ import { Construct } from "constructs";
 import type { Hop } from "./hop.ts";
 import type { StageFunction } from "./stage-function.ts";
 
-/** What the writer measures: from the receipt of an event to its commit. */
+/** What functions tell, and when: `aws/src/metrics.rs`. */
 const NAMESPACE = "Tapeline";
+/** From the receipt of an event to its row, of the pipeline. */
 const LAG_METRIC = "LagMilliseconds";
+/** Counts, each of the pipeline and of each function. There is none while there is nothing to count. */
+const COUNTS = {
+  putAside: "RecordsPutAside",
+  dead: "RecordsDead",
+  takenBack: "VersionsTakenBack",
+  notDone: "MessagesNotDone",
+} as const;
 /** Hops take tens of milliseconds, and a function that starts some hundreds: a minute is no longer either. */
 const LAG_MS_MAX = 60_000;
 /** One try that failed costs a visibility timeout; two in a row are no accident. */
@@ -47,22 +56,36 @@ export class Monitoring extends Construct {
   constructor(scope: Construct, id: string, { pipeline, segments, topic }: MonitoringProps) {
     super(scope, id);
     this.#action = new SnsAction(topic);
-    const lag = new Metric({
-      namespace: NAMESPACE,
-      metricName: LAG_METRIC,
-      dimensionsMap: { Pipeline: pipeline },
-      statistic: "Maximum",
-      period: PERIOD,
-    });
+    const ofPipeline = (metricName: string, statistic: string): Metric =>
+      new Metric({
+        namespace: NAMESPACE,
+        metricName,
+        dimensionsMap: { Pipeline: pipeline },
+        statistic,
+        period: PERIOD,
+      });
+    const lag = ofPipeline(LAG_METRIC, "Maximum");
     this.alarm("Freshness", lag, {
       is: `rows of ${pipeline} are more than ${LAG_MS_MAX / 1000} s behind`,
       above: LAG_MS_MAX,
       periods: LASTING_PERIODS,
     });
+    // Of all functions together, since an alarm costs something each month: the dashboard and the logs say which it was.
+    // What stages refuse of what vendors send is none of it, nor what is tried again, of which the age of messages tells.
+    this.alarm("PutAside", ofPipeline(COUNTS.putAside, "Sum"), {
+      is: `a stage of ${pipeline} failed on records that are in the dead letters now`,
+      above: 0,
+      periods: 1,
+    });
+    this.alarm("TakenBack", ofPipeline(COUNTS.takenBack, "Sum"), {
+      is: `a component of ${pipeline} failed and the one before it is back`,
+      above: 0,
+      periods: 1,
+    });
     for (const segment of segments) {
       this.watch(segment);
     }
-    this.dashboard(segments, lag);
+    this.dashboard(pipeline, segments, lag);
   }
 
   private watch({ name, stageFunction: { lambda }, hop }: Segment): void {
@@ -100,7 +123,7 @@ export class Monitoring extends Construct {
     this.#alarms.push(alarm);
   }
 
-  private dashboard(segments: readonly Segment[], lag: Metric): void {
+  private dashboard(pipeline: string, segments: readonly Segment[], lag: Metric): void {
     const each = (metric: (segment: Segment) => IMetric) => segments.map(metric);
     const lambdas = (metric: (segment: Segment, options: { label: string; period: Duration }) => IMetric) =>
       each((segment) => metric(segment, { label: segment.name, period: PERIOD }));
@@ -112,7 +135,23 @@ export class Monitoring extends Construct {
         width: 12,
         left: each(({ hop }) => hop.queue.metricApproximateNumberOfMessagesVisible({ period: PERIOD })),
       }),
-      new GraphWidget({ title: "Dead letters", width: 12, left: each(({ hop }) => deadLettersOf(hop)) }),
+      new GraphWidget({
+        title: "Messages in dead-letter queues",
+        width: 12,
+        left: each(({ hop }) => deadLettersOf(hop)),
+      }),
+      new GraphWidget({
+        title: "Records in the dead letters; right: of these, those that a stage failed on",
+        width: 12,
+        left: [ofEachFunction(pipeline, COUNTS.dead)],
+        right: [ofEachFunction(pipeline, COUNTS.putAside)],
+      }),
+      new GraphWidget({
+        title: "Messages to be tried again; right: versions that were taken back",
+        width: 12,
+        left: [ofEachFunction(pipeline, COUNTS.notDone)],
+        right: [ofEachFunction(pipeline, COUNTS.takenBack)],
+      }),
       new GraphWidget({
         title: "Calls",
         width: 12,
@@ -143,4 +182,17 @@ function ageOf(hop: Hop): Metric {
 
 function deadLettersOf(hop: Hop): Metric {
   return hop.deadLetters.metricApproximateNumberOfMessagesVisible({ period: PERIOD });
+}
+
+/**
+ * A line for each function that has told a count within two weeks. Most never do; and a dashboard that is free has at most
+ * 50 metrics, of which six functions have 43 without these.
+ */
+function ofEachFunction(pipeline: string, metricName: string): SearchExpression {
+  const metrics = `{${NAMESPACE},Function,Pipeline} MetricName="${metricName}" Pipeline="${pipeline}"`;
+  return new SearchExpression({
+    expression: `SEARCH('${metrics}', 'Sum', ${PERIOD.toSeconds()})`,
+    label: metricName,
+    period: PERIOD,
+  });
 }

@@ -61,6 +61,7 @@ export class PipelineStack extends Stack {
       });
     }
     new Monitoring(this, "Monitoring", { pipeline: pipeline.name, segments, topic: alarms.topic });
+    this.describe(pipeline, settings, segments);
     this.outputs({ http, stores, alarms, segments, token });
   }
 
@@ -90,6 +91,16 @@ export class PipelineStack extends Stack {
     return token;
   }
 
+  /** What a program must know that finds the pipeline by the name of its stack alone. */
+  private describe(pipeline: Pipeline, settings: Settings, segments: readonly Segment[]): void {
+    this.output("PipelineName", pipeline.name);
+    this.output("Partitions", String(settings.partitions));
+    this.output("Architecture", settings.architecture);
+    const stages = segments.map(({ stageFunction }) => stageFunction.stages.map((stage) => stage.name));
+    // JSON: what is behind `Function`, `Queue` and `DeadLetterQueue` in the names of other outputs is made of these.
+    this.output("Segments", JSON.stringify(stages));
+  }
+
   private outputs(parts: {
     http: HttpTrigger;
     stores: Stores;
@@ -102,6 +113,7 @@ export class PipelineStack extends Stack {
     this.output("StateTable", stores.state.tableName);
     this.output("RowsTable", stores.rows.tableName);
     this.output("DeadLettersTable", stores.deadLetters.tableName);
+    this.output("LedgerTable", stores.ledger.tableName);
     this.output("ObjectsBucket", stores.objects.bucketName);
     this.output("ComponentsBucket", stores.components.bucketName);
     this.output("AlarmsTopicArn", alarms.topic.topicArn);

@@ -5,7 +5,7 @@ import { Construct } from "constructs";
 import { VARIABLES } from "./environment.ts";
 import type { StageFunction } from "./stage-function.ts";
 
-/** Where items say when they may go. */
+/** Where items say when they may go. Only rows do, with `rows_expire`; of the others nothing goes by the clock. */
 const TTL_ATTRIBUTE = "expires";
 /** An upload that was not finished in a day never is. */
 const UPLOAD_AGE_MAX = Duration.days(1);
@@ -18,11 +18,12 @@ export interface StoresProps {
   readonly removalPolicy: RemovalPolicy;
 }
 
-/** What a pipeline keeps: tables for state, rows and dead letters, buckets for files and components. */
+/** What a pipeline keeps: tables for state, rows, dead letters and the ledger, buckets for files and components. */
 export class Stores extends Construct {
   readonly state: Table;
   readonly rows: Table;
   readonly deadLetters: Table;
+  readonly ledger: Table;
   readonly objects: Bucket;
   readonly components: Bucket;
 
@@ -31,11 +32,12 @@ export class Stores extends Construct {
     this.state = this.table("State", removalPolicy, text("key"));
     this.rows = this.table("Rows", removalPolicy, text("table_symbol"), text("at"));
     this.deadLetters = this.table("DeadLetters", removalPolicy, text("stage"), text("at"));
+    this.ledger = this.table("Ledger", removalPolicy, text("stage_symbol"), text("day_partition"));
     this.objects = this.bucket("Objects", removalPolicy);
     this.components = this.bucket("Components", removalPolicy);
   }
 
-  /** What every function needs: state, components and a place for what it cannot take. */
+  /** What every function needs: state, components, a place for what it cannot take, and one for what it counts. */
   openTo(stage: StageFunction): void {
     stage.reach(VARIABLES.stateTable, this.state.tableName, {
       actions: ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
@@ -44,6 +46,10 @@ export class Stores extends Construct {
     stage.reach(VARIABLES.deadLettersTable, this.deadLetters.tableName, {
       actions: ["dynamodb:PutItem"],
       resources: [this.deadLetters.tableArn],
+    });
+    stage.reach(VARIABLES.ledgerTable, this.ledger.tableName, {
+      actions: ["dynamodb:UpdateItem"],
+      resources: [this.ledger.tableArn],
     });
     stage.reach(
       VARIABLES.componentsBucket,

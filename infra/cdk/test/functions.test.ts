@@ -6,6 +6,7 @@ const EVERYWHERE = {
   TAPELINE_PARTITIONS: "1",
   TAPELINE_STATE_TABLE: "Stores/State",
   TAPELINE_DEAD_LETTERS_TABLE: "Stores/DeadLetters",
+  TAPELINE_LEDGER_TABLE: "Stores/Ledger",
   TAPELINE_COMPONENTS_BUCKET: "Stores/Components",
 };
 

@@ -13,6 +13,7 @@ function everyFunction(segment: string, hop = segment): string[] {
     "Stores/Components.Arn/*: s3:GetObject",
     "Stores/Components.Arn: s3:ListBucket",
     `Stores/DeadLetters.Arn: ${PUT}`,
+    "Stores/Ledger.Arn: dynamodb:UpdateItem",
     `Stores/State.Arn: ${STATE}`,
   ];
 }

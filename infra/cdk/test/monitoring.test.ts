@@ -29,6 +29,20 @@ describe("an alarm", () => {
     expect(Dimensions).toEqual([{ Name: "Pipeline", Value: "bitcoin-trades" }]);
   });
 
+  it.each([
+    ["PutAside", "RecordsPutAside"],
+    ["TakenBack", "VersionsTakenBack"],
+  ])("goes off at the first of what functions count: %s", (id, metric) => {
+    expect(alarm(stack, id)).toEqual({
+      metric: `Tapeline ${metric} Sum`,
+      of: "bitcoin-trades",
+      above: 0,
+      periods: 1,
+    });
+    const { Dimensions } = stack.one("AWS::CloudWatch::Alarm", `Monitoring/${id}`);
+    expect(Dimensions).toEqual([{ Name: "Pipeline", Value: "bitcoin-trades" }]);
+  });
+
   it.each(STAGES)("goes off when something is wrong with %s", (stage) => {
     const queue = `Hops/${stage}/Queue.QueueName`;
     const deadLetters = `Hops/${stage}/DeadLetters.QueueName`;
@@ -61,7 +75,8 @@ describe("an alarm", () => {
 
   it("tells the topic, and that it is over; silence is none", () => {
     const alarms = Object.values<Json>(stack.all("AWS::CloudWatch::Alarm"));
-    expect(alarms).toHaveLength(1 + 4 * STAGES.length);
+    // What infra/README.md counts with.
+    expect(alarms).toHaveLength(3 + 4 * STAGES.length);
     for (const { Properties } of alarms) {
       expect(Properties).toMatchObject({
         TreatMissingData: "notBreaching",
@@ -98,9 +113,15 @@ describe("the topic", () => {
 });
 
 describe("the dashboard", () => {
+  const stack = new Synthesized();
+  const { DashboardBody } = stack.one("AWS::CloudWatch::Dashboard", "Monitoring/Dashboard");
+  /** What CloudFormation makes of it, with something in the place of what it knows then. */
+  const parts: Json[] = DashboardBody["Fn::Join"][1];
+  const { widgets } = JSON.parse(parts.map((part) => (typeof part === "string" ? part : "x")).join(""));
+  const metrics: Json[] = widgets.flatMap(({ properties }: Json) => properties.metrics ?? []);
+
   it("shows lag, hops, dead letters and functions", () => {
-    const stack = new Synthesized();
-    const body = JSON.stringify(stack.one("AWS::CloudWatch::Dashboard", "Monitoring/Dashboard").DashboardBody);
+    const body = JSON.stringify(metrics);
     for (const metric of [
       "LagMilliseconds",
       "ApproximateAgeOfOldestMessage",
@@ -112,5 +133,18 @@ describe("the dashboard", () => {
     ]) {
       expect(body).toContain(metric);
     }
+  });
+
+  it("looks for what functions have counted", () => {
+    const searches = metrics.map(([first]) => first.expression).filter((expression) => expression !== undefined);
+    const ofEach = (name: string) =>
+      `SEARCH('{Tapeline,Function,Pipeline} MetricName="${name}" Pipeline="bitcoin-trades"', 'Sum', 60)`;
+    expect(searches).toEqual(
+      ["RecordsDead", "RecordsPutAside", "MessagesNotDone", "VersionsTakenBack"].map((name) => ofEach(name)),
+    );
+  });
+
+  it("names no more metrics than a free one may", () => {
+    expect(metrics.filter(([first]) => typeof first === "string").length).toBeLessThanOrEqual(50);
   });
 });

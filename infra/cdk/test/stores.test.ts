@@ -2,7 +2,12 @@ import { describe, expect, it } from "vitest";
 import { Synthesized } from "./stack.ts";
 
 const stack = new Synthesized();
-const TABLES = { State: ["key"], Rows: ["table_symbol", "at"], DeadLetters: ["stage", "at"] };
+const TABLES = {
+  State: ["key"],
+  Rows: ["table_symbol", "at"],
+  DeadLetters: ["stage", "at"],
+  Ledger: ["stage_symbol", "day_partition"],
+};
 const BUCKETS = ["Objects", "Components"];
 
 describe("a table", () => {
@@ -77,7 +82,7 @@ describe("when the stack goes", () => {
 
   it("all data stays with keep, and nothing empties buckets", () => {
     const kept = new Synthesized({ keep: "true" });
-    expect(data(kept)).toHaveLength(3 + 2 + 12);
+    expect(data(kept)).toHaveLength(4 + 2 + 12);
     for (const [path, resource] of data(kept)) {
       expect(resource, path).toMatchObject({ DeletionPolicy: "Retain", UpdateReplacePolicy: "Retain" });
     }

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
@@ -51,6 +51,8 @@ pub(crate) struct Function {
     pub(crate) package: PathBuf,
     /// A file that its processes log to.
     pub(crate) log: PathBuf,
+    /// A file with what its processes tell CloudWatch, lines of JSON.
+    pub(crate) metrics: PathBuf,
 }
 
 /// A process of a function. It ends with this.
@@ -99,7 +101,8 @@ impl Instance {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(client), service));
             }
         });
-        let log = File::options().create(true).append(true).open(&function.log)?;
+        let append = |path: &Path| File::options().create(true).append(true).open(path);
+        let (log, metrics) = (append(&function.log)?, append(&function.metrics)?);
         let process = Command::new(function.package.join("bootstrap"))
             .current_dir(&function.package)
             .env_clear()
@@ -112,7 +115,7 @@ impl Instance {
             .env("AWS_ENDPOINT_URL", &way.endpoint)
             .env("LAMBDA_TASK_ROOT", &function.package)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(metrics)
             .stderr(log)
             .spawn()
             .context("start bootstrap")?;

@@ -108,6 +108,9 @@ pub(crate) fn what_is_missing_stops_its_group_and_no_other(account: &Arc<Account
     ensure!(done == ids(["0-1", "1-1", "1-2"]), "{done:?} were done");
     let last = |partition| Ok::<_, anyhow::Error>(function.position(partition)?.last_of(PRODUCER));
     ensure!((last(0)?, last(1)?) == (1, 2), "it went too far");
+    // The one that came too early, and the one behind it.
+    let not_done = function.pipeline.told("MessagesNotDone")?;
+    ensure!(not_done == 2, "CloudWatch was told of {not_done} messages that are not done");
     let rest = [hop(0, 2, 3..5)?, sent[2].clone(), sent[4].clone()];
     ensure!(function.give(&rest, CALL)?.len() == 3, "what was missing came, and it does not go on");
     // All of it again does nothing.
@@ -201,7 +204,10 @@ fn check_aside(function: &Single, (good, bad): (Vec<u64>, Vec<u64>)) -> Result<(
         event["id"].as_u64().context("the id of a trade")
     });
     let aside = letters.collect::<Result<BTreeSet<u64>>>()?;
+    let count = bad.len() as u64;
     ensure!(aside == bad.into_iter().collect(), "{aside:?} were put aside");
+    let told = (function.pipeline.told("RecordsPutAside")?, function.pipeline.told("RecordsDead")?);
+    ensure!(told == (count, count), "CloudWatch was told of {told:?} records instead of {count}");
     Ok(())
 }
 

@@ -19,6 +19,8 @@ use crate::instance::Function;
 
 /// What is shown of a log when something went wrong.
 const LOG_BYTES_SHOWN: usize = 6_000;
+const LOG: &str = "log.txt";
+const METRICS: &str = "metrics.ndjson";
 
 /// A pipeline.
 pub(crate) struct Pipeline {
@@ -66,7 +68,7 @@ impl Pipeline {
         let stages =
             plan.stages.iter().map(|stage| Ok(stage["name"].as_str().context("the name of a stage")?.to_owned()));
         let stages = stages.collect::<Result<Vec<String>>>()?;
-        let functions = made.functions(plan, &stages, &folder.path().join("log.txt"))?;
+        let functions = made.functions(plan, &stages, folder.path())?;
         let stack = Stack::by_hand(Arc::clone(account), stages, made.outputs);
         Ok(Self {
             name: plan.name.to_owned(),
@@ -80,8 +82,18 @@ impl Pipeline {
 
     /// The end of what the functions have logged.
     pub(crate) fn log(&self) -> String {
-        let log = fs::read(self.folder.path().join("log.txt")).unwrap_or_default();
+        let log = fs::read(self.folder.path().join(LOG)).unwrap_or_default();
         String::from_utf8_lossy(log.get(log.len().saturating_sub(LOG_BYTES_SHOWN)..).unwrap_or_default()).into_owned()
+    }
+
+    /// What the functions have told CloudWatch of a count, in all.
+    pub(crate) fn told(&self, metric: &str) -> Result<u64> {
+        let lines = fs::read_to_string(self.folder.path().join(METRICS)).context("what CloudWatch is told")?;
+        let counts = lines.lines().map(|line| {
+            let line: Value = serde_json::from_str(line)?;
+            Ok(line[metric].as_u64().unwrap_or_default())
+        });
+        counts.sum()
     }
 }
 
@@ -139,7 +151,7 @@ impl Made {
     }
 
     /// The functions, with the environment that `infra/cdk/src/environment.ts` gives them.
-    fn functions(&self, plan: &Plan<'_>, stages: &[String], log: &Path) -> Result<Vec<Function>> {
+    fn functions(&self, plan: &Plan<'_>, stages: &[String], folder: &Path) -> Result<Vec<Function>> {
         let output = |name: &str| self.outputs.get(name).cloned().unwrap_or_default();
         let last = stages.len().saturating_sub(1);
         let function = |(at, (name, stage)): (usize, (&String, &Value))| {
@@ -175,7 +187,8 @@ impl Made {
                 name: format!("{}-{name}", plan.name),
                 environment,
                 package: plan.package.clone(),
-                log: log.to_owned(),
+                log: folder.join(LOG),
+                metrics: folder.join(METRICS),
             }
         };
         Ok(stages.iter().zip(&plan.stages).enumerate().map(function).collect())
