@@ -61,6 +61,7 @@ export class PipelineStack extends Stack {
       });
     }
     new Monitoring(this, "Monitoring", { pipeline: pipeline.name, segments, topic: alarms.topic });
+    this.describe(pipeline, settings, segments);
     this.outputs({ http, stores, alarms, segments, token });
   }
 
@@ -88,6 +89,16 @@ export class PipelineStack extends Stack {
       token.openTo(stageFunction);
     }
     return token;
+  }
+
+  /** What a program must know that finds the pipeline by the name of its stack alone. */
+  private describe(pipeline: Pipeline, settings: Settings, segments: readonly Segment[]): void {
+    this.output("PipelineName", pipeline.name);
+    this.output("Partitions", String(settings.partitions));
+    this.output("Architecture", settings.architecture);
+    const stages = segments.map(({ stageFunction }) => stageFunction.stages.map((stage) => stage.name));
+    // JSON: what is behind `Function`, `Queue` and `DeadLetterQueue` in the names of other outputs is made of these.
+    this.output("Segments", JSON.stringify(stages));
   }
 
   private outputs(parts: {

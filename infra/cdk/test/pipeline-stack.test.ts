@@ -77,6 +77,10 @@ describe("the stack", () => {
       [`DeadLetterQueue${name}`, `Hops/${segment.replace(/\+.*/, "")}/DeadLetters`],
     ]);
     expect(Object.fromEntries(outputs)).toEqual({
+      PipelineName: "bitcoin-trades",
+      Partitions: "1",
+      Architecture: "x86_64",
+      Segments: '[["fetch"],["dedup","enrich"],["aggregate"],["alarm"],["write"]]',
       ApiUrl: "https://Http/Api.execute-api.AWS::Region.AWS::URLSuffix/",
       StateTable: "Stores/State",
       RowsTable: "Stores/Rows",
