@@ -3,6 +3,7 @@
 //! One file per command; what they share is here, in `output.rs` (standard output), `rows.rs` (tables, CSV, JSON) and
 //! `exit.rs` (errors and exit codes). Nothing here knows how a pipeline works.
 
+mod aws;
 mod backtest;
 mod cdk;
 mod chained;
@@ -20,6 +21,7 @@ mod ledger;
 mod local_server;
 mod output;
 mod query;
+mod redrive;
 mod replay;
 mod rows;
 mod run;
@@ -102,6 +104,7 @@ enum Command {
     Compile(compile::Compile),
     Deploy(deploy::Deploy),
     Destroy(destroy::Destroy),
+    Redrive(redrive::Redrive),
     #[command(hide = true)]
     CompileComponent(compile_component::CompileComponent),
 }
@@ -184,6 +187,7 @@ impl Command {
             Self::Compile(command) => command.run(),
             Self::Deploy(command) => command.run(),
             Self::Destroy(command) => command.run(),
+            Self::Redrive(command) => command.run(),
             // Has no log and exit codes of its own.
             Self::CompileComponent(_) => Ok(Exit::Fine),
         }
