@@ -4,5 +4,7 @@ pub mod alarms;
 pub mod components;
 pub mod function;
 pub mod local_aws;
+pub mod message_moves;
+pub mod operator;
 pub mod stack;
 pub mod stored;
