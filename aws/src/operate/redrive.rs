@@ -94,17 +94,15 @@ async fn look(account: &Account, segment: &Segment) -> Result<Waiting, OperateEr
     let source = source.ok_or_else(|| OperateError::service(doing(), "SQS does not say its name"))?;
     let counts = attributes.iter().filter(|(name, _)| name.as_str().starts_with("ApproximateNumberOfMessages"));
     let messages = counts.filter_map(|(_, count)| count.parse::<u64>().ok()).sum();
-    let last = last(account, &source).await.map_err(|reason| OperateError::service(doing(), reason))?;
+    let last = last(account, &source, &doing()).await?;
     Ok(Waiting { function: segment.name(), messages, last, source })
 }
 
 /// What became of the last redrive of a queue.
-async fn last(account: &Account, source: &str) -> Result<Option<Redriven>, String> {
+async fn last(account: &Account, source: &str, doing: &str) -> Result<Option<Redriven>, OperateError> {
     let asked = account.sqs.list_message_move_tasks().source_arn(source).max_results(TASKS).send().await;
-    match asked {
-        Ok(tasks) => Ok(tasks.results().first().map(Redriven::from)),
-        Err(error) => Err(OperateError::refused(String::new(), &error)).map_err(said),
-    }
+    let tasks = asked.map_err(|error| OperateError::refused(doing, &error))?;
+    Ok(tasks.results().first().map(Redriven::from))
 }
 
 /// Lets SQS send back what is in a dead-letter queue, and waits for so long until it has; when SQS is at it already, it is
@@ -113,14 +111,14 @@ async fn last(account: &Account, source: &str) -> Result<Option<Redriven>, Strin
 /// # Errors
 /// When SQS does not begin.
 pub async fn redrive(account: &Account, waiting: &Waiting, wait: Duration) -> Result<Redriven, OperateError> {
-    let doing = || format!("redrive the dead letters of {}", waiting.function);
+    let doing = format!("redrive the dead letters of {}", waiting.function);
     if !waiting.last.as_ref().is_some_and(Redriven::is_running) {
-        start(account, waiting).await?;
+        start(account, waiting, &doing).await?;
     }
     let begun = Instant::now();
     loop {
-        let last = last(account, &waiting.source).await.map_err(|reason| OperateError::service(doing(), reason))?;
-        let last = last.ok_or_else(|| OperateError::service(doing(), "SQS does not know that it was asked to"))?;
+        let last = last(account, &waiting.source, &doing).await?;
+        let last = last.ok_or_else(|| OperateError::service(&doing, "SQS does not know that it was asked to"))?;
         let left = wait.saturating_sub(begun.elapsed());
         if !last.is_running() || left.is_zero() {
             return Ok(last);
@@ -129,18 +127,13 @@ pub async fn redrive(account: &Account, waiting: &Waiting, wait: Duration) -> Re
     }
 }
 
-async fn start(account: &Account, waiting: &Waiting) -> Result<(), OperateError> {
-    let Err(error) = account.sqs.start_message_move_task().source_arn(&waiting.source).send().await else {
-        return Ok(());
-    };
+async fn start(account: &Account, waiting: &Waiting, doing: &str) -> Result<(), OperateError> {
+    let begun = account.sqs.start_message_move_task().source_arn(&waiting.source).send().await;
+    let Err(error) = begun else { return Ok(()) };
     // Somebody else was quicker: there may be one at a time.
-    let is_running = error.as_service_error().is_some_and(StartMessageMoveTaskError::is_unsupported_operation);
-    if is_running && last(account, &waiting.source).await.is_ok_and(|last| last.is_some_and(|last| last.is_running())) {
+    let may_run = error.as_service_error().is_some_and(StartMessageMoveTaskError::is_unsupported_operation);
+    if may_run && last(account, &waiting.source, doing).await?.is_some_and(|last| last.is_running()) {
         return Ok(());
     }
-    Err(OperateError::refused(format!("redrive the dead letters of {}", waiting.function), &error))
-}
-
-fn said(error: OperateError) -> String {
-    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+    Err(OperateError::refused(doing, &error))
 }
