@@ -273,6 +273,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_a_host_is_not_for_a_stack() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' ')).map(drop).map_err(|error| error.to_string());
+        for words in [
+            "stage list --at http://localhost:7070",
+            "stage list --data data",
+            "stage rollback alarm --at http://localhost:7070",
+            "stage push alarm a.wasm --data data",
+            "stage push alarm a.wasm --shadow",
+            "stage push alarm a.wasm --settings {}",
+            "stage push alarm a.wasm --memory-mib 64",
+            "stage push alarm a.wasm --time-per-batch 1s",
+            "stage push alarm a.wasm --signature a.minisig",
+            "stage push alarm a.wasm --wait 1s",
+        ] {
+            let words = format!("tapeline {words}");
+            assert_eq!(parse(&words), Ok(()), "{words}");
+            let error = parse(&format!("{words} --aws tapeline-x")).unwrap_err();
+            assert!(error.contains("cannot be used with") && error.contains("--aws <STACK>"), "{words}: {error}");
+        }
+        for words in
+            ["stage list --format json", "stage push alarm a.wasm --why x", "stage rollback alarm --to deployed"]
+        {
+            assert_eq!(parse(&format!("tapeline {words} --aws tapeline-x")), Ok(()), "{words}");
+        }
+    }
+
+    #[test]
     fn times_are_days_or_rfc_3339() {
         assert_eq!(parse_time_arg("1970-01-02"), Ok(86_400_000_000_000));
         assert_eq!(parse_time_arg("1970-01-01T00:00:01.5Z"), Ok(1_500_000_000));
