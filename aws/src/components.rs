@@ -5,9 +5,9 @@
 //! | package `components/engines` | what the compiler said of the engines that can run its code |
 //! | package `components/<name>/<digest>-<engines>.cwasm` | a component, compiled, sealed |
 //! | bucket `<digest>-<engines>.cwasm` | one that was pushed, the same |
-//! | bucket `stages/<stage>/current` | the digest of what the stage is to run; the package's component if there is none |
+//! | bucket `stages/<stage>/current` | the digest of what the stage is to run, or "deployed": the package's component, as if there were no pointer |
 //!
-//! Whoever can write to the bucket decides what runs, so that no function can.
+//! Whoever can write to the bucket decides what runs, so that no function can. `operate` writes there.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,9 @@ const POINTER_AGE_MAX: Duration = Duration::from_secs(1);
 /// Compiled components that are kept: two versions of each stage of a fused function.
 const KEPT_MAX: usize = 16;
 /// Bytes of a pointer: a digest and a line's end.
-const POINTER_BYTES_MAX: i64 = 128;
+pub(crate) const POINTER_BYTES_MAX: i64 = 128;
+/// What a pointer says that leads to the component of the package.
+pub(crate) const DEPLOYED: &str = "deployed";
 
 /// Why there is no component.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +66,7 @@ struct Pointer {
 /// What a pointer says.
 #[derive(Clone)]
 enum Pointed {
-    /// There is none: what it was deployed with.
+    /// There is none, or it says so: what it was deployed with.
     Nowhere,
     /// A digest.
     To(Arc<str>),
@@ -108,7 +110,7 @@ impl Components {
     }
 
     async fn read_pointer(&self, stage: &str, known: Option<Pointer>) -> Result<Pointer, ComponentError> {
-        let key = format!("stages/{stage}/current");
+        let key = pointer_key(stage);
         let etag = known.as_ref().and_then(|known| known.etag.clone());
         let asked = self.client.get_object().bucket(&self.bucket).key(&key).set_if_none_match(etag).send().await;
         let read = Instant::now();
@@ -119,6 +121,9 @@ impl Components {
                 let text = if is_small { body(object).await? } else { Vec::new() };
                 let text = String::from_utf8_lossy(&text);
                 let digest = text.trim();
+                if digest == DEPLOYED {
+                    return Ok(Pointer { etag, to: Pointed::Nowhere, read });
+                }
                 if is_digest(digest) {
                     return Ok(Pointer { etag, to: Pointed::To(digest.into()), read });
                 }
@@ -207,7 +212,13 @@ async fn body(object: aws_sdk_s3::operation::get_object::GetObjectOutput) -> Res
     collected.map(|bytes| bytes.to_vec()).map_err(|error| ComponentError::Unavailable(error.to_string()))
 }
 
-fn is_digest(text: &str) -> bool {
+/// Where the pointer of a stage is.
+pub(crate) fn pointer_key(stage: &str) -> String {
+    format!("stages/{stage}/current")
+}
+
+/// Whether a text is the digest of a component.
+pub(crate) fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 

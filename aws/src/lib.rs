@@ -1,5 +1,6 @@
 //! Tapeline on AWS: stages as Lambda functions, chained by SQS FIFO queues, with state and rows in DynamoDB and files in
-//! S3. The program `bootstrap` is this library and nothing else; it has no compiler.
+//! S3. The program `bootstrap` is this library and nothing else; it has no compiler. What people do with a pipeline from their
+//! own machines is in [`operate`].
 
 mod cached;
 mod chain;
@@ -10,6 +11,7 @@ mod dynamo;
 mod function;
 pub mod message;
 mod metrics;
+pub mod operate;
 mod outbox;
 mod position;
 mod settings;

@@ -169,7 +169,11 @@ impl Entrance {
     }
 }
 
-fn stages(text: &str) -> Result<Vec<StageSettings>, SettingsError> {
+/// Reads what a function is told of its stages.
+///
+/// # Errors
+/// Says what is wrong.
+pub(crate) fn stages(text: &str) -> Result<Vec<StageSettings>, SettingsError> {
     let raw: Vec<RawStage> = serde_json::from_str(text).map_err(|error| unfit(STAGES, error.to_string()))?;
     if raw.is_empty() {
         return Err(unfit(STAGES, "there is no stage"));

@@ -17,6 +17,8 @@ pub(crate) const PACKAGES: [&str; 2] = ["tapeline-aws", "tapeline-aws-tests"];
 pub(crate) const SELECTION: [&str; 6] = ["--package", PACKAGES[0], "--package", PACKAGES[1], "--profile", "lambda"];
 /// What Lambda starts.
 const PROGRAM: &str = "bootstrap";
+/// What people operate pipelines with, through `tapeline`. It is no part of the package.
+const OPERATOR: &str = "tapeline-aws";
 
 /// What functions run on.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -84,7 +86,8 @@ pub(crate) fn pack(workspace: &Workspace, architecture: Architecture, program: &
     Ok(package)
 }
 
-/// Builds the program of the functions.
+/// Builds the program of the functions, and for this machine the one that pushes to them: components can be compiled for
+/// machines of the same kind alone.
 ///
 /// # Errors
 /// When it does not compile.
@@ -92,7 +95,7 @@ fn build_program(workspace: &Workspace, architecture: Architecture) -> Result<Pa
     let mut program = workspace.cargo("build");
     program.args(SELECTION).args(["--bin", PROGRAM]);
     if architecture.is_here() {
-        process::run(&mut program)?;
+        process::run(program.args(["--bin", OPERATOR]))?;
         return Ok(self::program(workspace));
     }
     let target = architecture.target();

@@ -108,7 +108,11 @@ impl CdkApp {
         Ok(Self { folder })
     }
 
-    fn around(places: &[PathBuf]) -> Result<Self> {
+    /// The app of the clone around one of these places.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub(super) fn around(places: &[PathBuf]) -> Result<Self> {
         let mut folders = places.iter().flat_map(|place| place.ancestors()).map(|above| above.join(APP));
         let folder = folders.find(|folder| folder.join(APP_FILE).is_file());
         folder.map(|folder| Self { folder }).ok_or_else(|| {

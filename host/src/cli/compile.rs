@@ -1,13 +1,17 @@
 //! `tapeline compile`: components ahead of time, for functions on AWS Lambda.
 
-use std::{fs, io::Write as _, path::PathBuf};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 
 use super::{exit::Exit, output};
 use crate::{
     error::{Context as _, Error, Result},
-    runtime::{self, COMPONENT_BYTES_MAX, FunctionCompiler},
+    runtime::{self, COMPONENT_BYTES_MAX, Compiled, FunctionCompiler},
 };
 
 /// In the folder: which engines run what is in it.
@@ -58,13 +62,9 @@ impl Compile {
         let compiler = FunctionCompiler::new(self.architecture.into())?;
         let mut out = output::lock();
         for path in &self.components {
-            let place = || format!("compile {}", path.display());
-            let name = path.file_stem().ok_or_else(|| Error::invalid(format!("{}: no file", place())))?;
-            let size = fs::metadata(path).doing(place)?.len();
-            if size > COMPONENT_BYTES_MAX {
-                return Err(Error::invalid(format!("{}: {size} bytes, at most {COMPONENT_BYTES_MAX}", place())));
-            }
-            let compiled = compiler.compile(&fs::read(path).doing(place)?).doing(place)?;
+            let name = path.file_stem();
+            let name = name.ok_or_else(|| Error::invalid(format!("compile {}: no file", path.display())))?;
+            let compiled = compile(&compiler, path)?;
             let folder = self.into.join(name);
             if folder.exists() {
                 fs::remove_dir_all(&folder).doing(|| format!("empty {}", folder.display()))?;
@@ -79,4 +79,17 @@ impl Compile {
         out.flush().doing(|| "write what was compiled".to_owned())?;
         Ok(Exit::Fine)
     }
+}
+
+/// Compiles the component in a file.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub(super) fn compile(compiler: &FunctionCompiler, path: &Path) -> Result<Compiled> {
+    let place = || format!("compile {}", path.display());
+    let size = fs::metadata(path).doing(place)?.len();
+    if size > COMPONENT_BYTES_MAX {
+        return Err(Error::invalid(format!("{}: {size} bytes, at most {COMPONENT_BYTES_MAX}", place())));
+    }
+    compiler.compile(&fs::read(path).doing(place)?).doing(place)
 }

@@ -20,6 +20,8 @@ pub(super) enum Exit {
     Failed,
     /// The job has come to its end, with new dead letters.
     DeadLetters,
+    /// Another program has done it, or has told what is wrong; it ended with this code.
+    Told(u8),
 }
 
 /// Reports an error on standard error, and gives the exit code.
@@ -28,6 +30,7 @@ pub(super) fn conclude(result: Result<Exit>) -> ExitCode {
         Ok(Exit::Fine) => ExitCode::SUCCESS,
         Ok(Exit::Failed) => ExitCode::FAILURE,
         Ok(Exit::DeadLetters) => ExitCode::from(3),
+        Ok(Exit::Told(code)) => ExitCode::from(code),
         // Whoever reads has seen enough, as in `tapeline query trades | head`.
         Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,6 +3,7 @@
 //! One file per command; what they share is here, in `output.rs` (standard output), `rows.rs` (tables, CSV, JSON) and
 //! `exit.rs` (errors and exit codes). Nothing here knows how a pipeline works.
 
+mod aws;
 mod backtest;
 mod cdk;
 mod chained;
@@ -20,6 +21,7 @@ mod ledger;
 mod local_server;
 mod output;
 mod query;
+mod redrive;
 mod replay;
 mod rows;
 mod run;
@@ -102,6 +104,7 @@ enum Command {
     Compile(compile::Compile),
     Deploy(deploy::Deploy),
     Destroy(destroy::Destroy),
+    Redrive(redrive::Redrive),
     #[command(hide = true)]
     CompileComponent(compile_component::CompileComponent),
 }
@@ -184,6 +187,7 @@ impl Command {
             Self::Compile(command) => command.run(),
             Self::Deploy(command) => command.run(),
             Self::Destroy(command) => command.run(),
+            Self::Redrive(command) => command.run(),
             // Has no log and exit codes of its own.
             Self::CompileComponent(_) => Ok(Exit::Fine),
         }
@@ -266,6 +270,33 @@ mod tests {
             assert!(command.has_subcommands() || help.contains("Examples:"), "{name}: {help}");
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn what_is_for_a_host_is_not_for_a_stack() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' ')).map(drop).map_err(|error| error.to_string());
+        for words in [
+            "stage list --at http://localhost:7070",
+            "stage list --data data",
+            "stage rollback alarm --at http://localhost:7070",
+            "stage push alarm a.wasm --data data",
+            "stage push alarm a.wasm --shadow",
+            "stage push alarm a.wasm --settings {}",
+            "stage push alarm a.wasm --memory-mib 64",
+            "stage push alarm a.wasm --time-per-batch 1s",
+            "stage push alarm a.wasm --signature a.minisig",
+            "stage push alarm a.wasm --wait 1s",
+        ] {
+            let words = format!("tapeline {words}");
+            assert_eq!(parse(&words), Ok(()), "{words}");
+            let error = parse(&format!("{words} --aws tapeline-x")).unwrap_err();
+            assert!(error.contains("cannot be used with") && error.contains("--aws <STACK>"), "{words}: {error}");
+        }
+        for words in
+            ["stage list --format json", "stage push alarm a.wasm --why x", "stage rollback alarm --to deployed"]
+        {
+            assert_eq!(parse(&format!("tapeline {words} --aws tapeline-x")), Ok(()), "{words}");
+        }
     }
 
     #[test]

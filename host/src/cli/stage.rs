@@ -12,7 +12,13 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 
 use self::client::Client;
-use super::{DataFolder, exit::Exit, output, stage_new::New};
+use super::{
+    DataFolder,
+    aws::{AwsProgram, OnAws},
+    exit::Exit,
+    output,
+    stage_new::New,
+};
 use crate::{
     error::{Context as _, Error, Kind, Result},
     pipeline::{Pushed, StageStatus, Standing},
@@ -70,10 +76,13 @@ enum Format {
 #[command(after_help = "\
 Examples:
   tapeline stage list
-  tapeline stage list --at http://10.0.0.7:7070 --format json")]
+  tapeline stage list --at http://10.0.0.7:7070 --format json
+  tapeline stage list --aws tapeline-bitcoin-trades")]
 struct List {
     #[command(flatten)]
     host: Host,
+    #[command(flatten)]
+    on_aws: OnAws,
     /// How to write it
     #[arg(long, default_value = "text")]
     format: Format,
@@ -115,17 +124,23 @@ It then takes the live version's place at the next commit. As long as it has not
 says, the version before stands by: when the new one traps, exceeds its limits or refuses too many records, that one goes on.
 Needs TAPELINE_ADMIN_TOKEN, the same as the host has. A signature FILE.minisig beside the component is sent along.
 
+With --aws it is compiled for functions and checked here, uploaded, and run from the next batch on; as long as it has not taken
+10,000 records of a partition, the version before comes back there when it fails. It runs with the settings and limits that the
+stack was deployed with. Runs `tapeline-aws` (`cargo xtask lambda`), with the credentials and the region of the environment or
+of AWS_PROFILE.
+
 Examples:
   tapeline stage push alarm my-alarm.wasm --why 'ticket 17'
   tapeline stage push alarm my-alarm.wasm --shadow --differences-max 0 --promote-after 100000
-  tapeline stage push alarm my-alarm.wasm --settings '{\"relative\": 0.01}'")]
+  tapeline stage push alarm my-alarm.wasm --settings '{\"relative\": 0.01}'
+  tapeline stage push alarm my-alarm.wasm --aws tapeline-bitcoin-trades")]
 struct Push {
     /// The stage
     stage: String,
     /// The component
     file: PathBuf,
     /// Run it beside the live version and compare; nobody sees what it gives out
-    #[arg(long)]
+    #[arg(long, conflicts_with = "aws")]
     shadow: bool,
     /// With --shadow: let it go live after so many records [default: by hand]
     #[arg(long, value_name = "RECORDS", requires = "shadow")]
@@ -135,25 +150,28 @@ struct Push {
     #[arg(long, value_name = "NUMBER", requires = "shadow")]
     differences_max: Option<u64>,
     /// Settings of its own, a JSON object [default: those of the pipeline file]
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", conflicts_with = "aws")]
     settings: Option<String>,
     /// Memory that it may use, MiB [default: as in the pipeline file]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "aws")]
     memory_mib: Option<u64>,
     /// Time that it may take for a batch [default: as in the pipeline file]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", conflicts_with = "aws")]
     time_per_batch: Option<String>,
     /// Why, for the log
     #[arg(long, default_value = "")]
     why: String,
     /// A signature of minisign [default: FILE.minisig, if it is there]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "aws")]
     signature: Option<PathBuf>,
     /// Wait so long until it is live; 0s: do not wait
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration,
+          conflicts_with = "aws")]
     wait: Duration,
     #[command(flatten)]
     host: Host,
+    #[command(flatten)]
+    on_aws: OnAws,
 }
 
 /// Let a version in that waits for approval, since it wants more than the live one has
@@ -218,13 +236,17 @@ struct Discard {
 #[command(after_help = "\
 Examples:
   tapeline stage rollback alarm --why 'too many alarms'
-  tapeline stage rollback alarm --to 1")]
+  tapeline stage rollback alarm --to 1
+  tapeline stage rollback alarm --aws tapeline-bitcoin-trades --to deployed")]
 struct Rollback {
     #[command(flatten)]
     change: Change,
-    /// Number of the version, or the first letters of its digest [default: the one that was live before]
+    /// Number of the version, or the first letters of its digest; with --aws those, or `deployed` for what the stack was deployed
+    /// with [default: the one that was live before]
     #[arg(long)]
     to: Option<String>,
+    #[command(flatten)]
+    on_aws: OnAws,
 }
 
 /// Forget old versions; those in use stay
@@ -260,7 +282,12 @@ impl Stage {
                 let gone: serde_json::Value = host.client()?.post(&stage, "discard", &[("why", &why)])?;
                 say(&format!("thrown out: version {}", gone["versions"][0]))
             }
-            Task::Rollback(Rollback { change: Change { stage, why, host }, to }) => {
+            Task::Rollback(Rollback { change: Change { stage, why, .. }, to, on_aws: OnAws { aws: Some(stack) } }) => {
+                let mut line = vec!["stage".to_owned(), "rollback".to_owned(), stack, stage, format!("--why={why}")];
+                line.extend(to.map(|to| format!("--to={to}")));
+                AwsProgram::find()?.run(line)
+            }
+            Task::Rollback(Rollback { change: Change { stage, why, host }, to, .. }) => {
                 let mut query = vec![("why", why.as_str())];
                 query.extend(to.as_deref().map(|to| ("version", to)));
                 let pushed: Pushed = host.client()?.post(&stage, "rollback", &query)?;
@@ -285,6 +312,13 @@ impl Host {
 
 impl List {
     fn run(self) -> Result<Exit> {
+        if let Some(stack) = &self.on_aws.aws {
+            let format = match self.format {
+                Format::Text => "--format=text",
+                Format::Json => "--format=json",
+            };
+            return AwsProgram::find()?.run(["stage", "list", stack, format]);
+        }
         let client = self.host.client()?;
         let stages: serde_json::Value = client.get("/stages")?;
         match self.format {
@@ -328,6 +362,9 @@ impl Approve {
 
 impl Push {
     fn run(self) -> Result<Exit> {
+        if let Some(stack) = &self.on_aws.aws {
+            return AwsProgram::find()?.push(stack, &self.stage, &self.file, &self.why);
+        }
         let client = self.host.client()?;
         let bytes = std::fs::read(&self.file).doing(|| format!("read {}", self.file.display()))?;
         let signature = self.signature()?;

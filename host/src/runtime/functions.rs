@@ -1,6 +1,6 @@
 //! Compiles components for functions on AWS Lambda, which have no compiler.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use tapeline_runtime::{compiled_name, digest, seal};
 
@@ -17,12 +17,34 @@ pub enum Architecture {
 }
 
 impl Architecture {
+    /// That of this machine, the only one that components are compiled for on it.
+    ///
+    /// # Errors
+    /// `Invalid` when no function runs on machines such as this one.
+    pub fn here() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::X86_64),
+            "aarch64" => Ok(Self::Arm64),
+            other => Err(Error::invalid(format!("compile for functions on {other}: do it on x86_64 or aarch64"))),
+        }
+    }
+
     /// What compilers call it. Compiled for no more than every processor of this kind has.
     const fn target(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64-unknown-linux-gnu",
             Self::Arm64 => "aarch64-unknown-linux-gnu",
         }
+    }
+}
+
+/// As AWS and `tapeline compile` call it.
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "arm64",
+        })
     }
 }
 

@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { CfnOutput, RemovalPolicy, Stack, Tags } from "aws-cdk-lib";
 import { Code } from "aws-cdk-lib/aws-lambda";
 import { Construct } from "constructs";
@@ -12,6 +14,7 @@ import type { Settings } from "./settings.ts";
 import { StageFunction } from "./stage-function.ts";
 import { Stores } from "./stores.ts";
 import { Token } from "./token.ts";
+import { Wrong } from "./wrong.ts";
 
 export interface PipelineStackProps {
   readonly pipeline: Pipeline;
@@ -61,7 +64,7 @@ export class PipelineStack extends Stack {
       });
     }
     new Monitoring(this, "Monitoring", { pipeline: pipeline.name, segments, topic: alarms.topic });
-    this.describe(pipeline, settings, segments);
+    this.describe(pipeline, settings, segments, enginesOf(folder));
     this.outputs({ http, stores, alarms, segments, token });
   }
 
@@ -92,10 +95,12 @@ export class PipelineStack extends Stack {
   }
 
   /** What a program must know that finds the pipeline by the name of its stack alone. */
-  private describe(pipeline: Pipeline, settings: Settings, segments: readonly Segment[]): void {
+  private describe(pipeline: Pipeline, settings: Settings, segments: readonly Segment[], engines: string): void {
     this.output("PipelineName", pipeline.name);
     this.output("Partitions", String(settings.partitions));
     this.output("Architecture", settings.architecture);
+    // What a component must be compiled for to be run in the place of one of the package.
+    this.output("Engines", engines);
     const stages = segments.map(({ stageFunction }) => stageFunction.stages.map((stage) => stage.name));
     // JSON: what is behind `Function`, `Queue` and `DeadLetterQueue` in the names of other outputs is made of these.
     this.output("Segments", JSON.stringify(stages));
@@ -129,6 +134,17 @@ export class PipelineStack extends Stack {
 
   private output(name: string, value: string): void {
     new CfnOutput(this, name, { value });
+  }
+}
+
+/** Which engines run in a package, as its compiler says. */
+function enginesOf(folder: string): string {
+  const path = join(folder, "components", "engines");
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch (error) {
+    const reason = (error as Error).message;
+    throw new Wrong(`-c package: ${path} cannot be read: ${reason}; \`cargo xtask lambda\` builds it`);
   }
 }
 

@@ -80,6 +80,7 @@ describe("the stack", () => {
       PipelineName: "bitcoin-trades",
       Partitions: "1",
       Architecture: "x86_64",
+      Engines: "0123456789abcdef",
       Segments: '[["fetch"],["dedup","enrich"],["aggregate"],["alarm"],["write"]]',
       ApiUrl: "https://Http/Api.execute-api.AWS::Region.AWS::URLSuffix/",
       StateTable: "Stores/State",

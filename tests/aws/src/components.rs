@@ -10,11 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use tapeline_harness::program;
 use tempfile::TempDir;
 
-use crate::stack::{Stack, package};
+use crate::{
+    operator::{self, Run},
+    stack::{Stack, package, text},
+};
 
 /// A component and what is made of it for functions.
 pub struct Compiled {
-    component: Vec<u8>,
     digest: String,
     name: String,
     code: Vec<u8>,
@@ -33,7 +35,7 @@ impl Compiled {
         let file = PathBuf::from(String::from_utf8(compiled.stdout)?.trim_end());
         let file_name = file.file_name().and_then(|name| name.to_str()).context("the name of what was compiled")?;
         let digest = file_name.split('-').next().unwrap_or_default().to_owned();
-        Ok(Self { component: fs::read(path)?, digest, name: file_name.to_owned(), code: fs::read(&file)? })
+        Ok(Self { digest, name: file_name.to_owned(), code: fs::read(&file)? })
     }
 
     /// SHA-256 of the component.
@@ -41,23 +43,30 @@ impl Compiled {
         &self.digest
     }
 
-    /// Uploads it, and then lets a stage of a stack run it.
+    /// What it is compiled to, as it is stored: the name of its file, and what is in it.
+    pub fn file(&self) -> (&str, &[u8]) {
+        (&self.name, &self.code)
+    }
+
+    /// Lets a stage of a stack run it, as a user does.
     ///
     /// # Errors
-    /// When it cannot be uploaded.
+    /// When it is refused; says why.
     pub fn push(&self, stack: &Stack, stage: &str) -> Result<()> {
-        let (bucket, client) =
-            (stack.output("ComponentsBucket")?, aws_sdk_s3::Client::from_conf(stack.account.aws.s3()));
-        // The pointer is the last: nobody finds it before what it points to.
-        for (key, bytes) in [
-            (self.name.clone(), self.code.clone()),
-            (format!("{}.wasm", self.digest()), self.component.clone()),
-            (format!("stages/{stage}/current"), self.digest().as_bytes().to_vec()),
-        ] {
-            let upload = client.put_object().bucket(bucket).key(&key).body(bytes.into()).send();
-            stack.account.runtime.block_on(upload).with_context(|| format!("upload {key}"))?;
-        }
+        let run = self.try_push(stack, stage)?;
+        ensure!(run.code == 0, "push {} to {stage}: {} {}", self.digest, run.code, run.errors);
         Ok(())
+    }
+
+    /// What is said when it is pushed.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn try_push(&self, stack: &Stack, stage: &str) -> Result<Run> {
+        let folder = TempDir::new()?;
+        let file = folder.path().join(&self.name);
+        fs::write(&file, &self.code)?;
+        operator::run(&stack.account.aws.endpoint(), &["stage", "push", &stack.name, stage, "--compiled", text(&file)?])
     }
 }
 

@@ -5,5 +5,7 @@ pub mod components;
 pub mod function;
 pub mod ledger;
 pub mod local_aws;
+pub mod message_moves;
+pub mod operator;
 pub mod stack;
 pub mod stored;

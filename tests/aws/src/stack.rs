@@ -75,6 +75,8 @@ impl Account {
 pub struct Stack {
     /// Where it is.
     pub account: Arc<Account>,
+    /// Its name; none of what was made by hand.
+    pub name: String,
     /// The stages in the order of the data, each with a function of its own.
     pub stages: Vec<String>,
     outputs: BTreeMap<String, String>,
@@ -103,12 +105,13 @@ impl Stack {
         let mut stacks: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&fs::read(&outputs)?)?;
         let (name, outputs) = stacks.pop_first().context("the outputs of a stack")?;
         let template = fs::read(assembly.join(format!("{name}.template.json")))?;
-        Ok(Self { account: Arc::clone(account), stages, outputs, template: serde_json::from_slice(&template)? })
+        let template = serde_json::from_slice(&template)?;
+        Ok(Self { account: Arc::clone(account), name, stages, outputs, template })
     }
 
     /// What is like a stack, and was made without the CDK: its stages, and the outputs that it would have.
     pub const fn by_hand(account: Arc<Account>, stages: Vec<String>, outputs: BTreeMap<String, String>) -> Self {
-        Self { account, stages, outputs, template: Value::Null }
+        Self { account, name: String::new(), stages, outputs, template: Value::Null }
     }
 
     /// An output, such as `RowsTable`.
@@ -301,6 +304,7 @@ fn cdk() -> PathBuf {
     folder().join("node_modules/.bin/cdk")
 }
 
-fn text(path: &Path) -> Result<&str> {
+/// The path as text.
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path of text")
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use tapeline_aws_tests::{function, stack::Stack};
 use tapeline_harness::conformance::{Answer, Base, Call, Case, Runtime};
 
-use crate::{MainStack, made};
+use crate::{SharedStack, made};
 
 /// AWS Lambda takes 6 MB for a call: JSON with the headers, and with the body in base64.
 const BODY_BYTES_MAX: usize = 4_400_000;
@@ -17,7 +17,7 @@ const BODY_BYTES_MAX: usize = 4_400_000;
 /// Calls stages through the stack's HTTP API. What the API has no route for, and stages with other settings, are asked of
 /// functions of the same package with addresses of their own.
 pub(crate) struct Functions {
-    stack: Arc<MainStack>,
+    stack: Arc<SharedStack>,
     /// By the stage and its settings; the first is the HTTP API.
     bases: Mutex<BTreeMap<Place, Arc<Base>>>,
 }
@@ -29,7 +29,7 @@ enum Place {
 }
 
 impl Functions {
-    pub(crate) fn new(stack: Arc<MainStack>) -> Self {
+    pub(crate) fn new(stack: Arc<SharedStack>) -> Self {
         Self { stack, bases: Mutex::default() }
     }
 

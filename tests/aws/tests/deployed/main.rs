@@ -5,6 +5,7 @@
 mod conformance;
 mod equal;
 mod market;
+mod operate;
 mod swap;
 
 use std::sync::{Arc, LazyLock};
@@ -21,8 +22,8 @@ use crate::conformance::Functions;
 
 /// Made when it is first needed, or why it cannot be.
 type Lazy<T> = LazyLock<Result<T, String>, Box<dyn FnOnce() -> Result<T, String> + Send>>;
-/// The stack of the main job.
-type MainStack = Lazy<Stack>;
+/// A stack that several tests use.
+type SharedStack = Lazy<Stack>;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -35,13 +36,32 @@ fn main() {
 
 fn trials() -> Result<Vec<Trial>> {
     let account: Arc<Lazy<Arc<Account>>> = lazy(|| Account::open().map(Arc::new));
-    let stack: Arc<MainStack> = {
+    let stack: Arc<SharedStack> = {
         let account = Arc::clone(&account);
         let context = ["authorization=token"];
         lazy(move || Stack::deploy(made(&account)?, &program::bitcoin_pipeline(), &package(), &context))
     };
     let functions = Arc::new(Functions::new(Arc::clone(&stack)));
+    let operated: Arc<SharedStack> = {
+        let account = Arc::clone(&account);
+        lazy(move || operate::deploy(made(&account)?))
+    };
+    let operate = |name: &'static str, test: fn(&Stack) -> Result<()>| {
+        let stack = Arc::clone(&operated);
+        trial(name, move || test(made(&stack)?))
+    };
     let mut trials = vec![
+        operate("a_stage_is_pushed_listed_and_taken_back", operate::a_stage_is_pushed_listed_and_taken_back),
+        operate("of_those_who_push_at_once_one_is_told", operate::of_those_who_push_at_once_one_is_told),
+        operate(
+            "what_does_not_fit_is_refused_and_changes_nothing",
+            operate::what_does_not_fit_is_refused_and_changes_nothing,
+        ),
+        operate(
+            "nobody_without_credentials_or_a_region_gets_far",
+            operate::nobody_without_credentials_or_a_region_gets_far,
+        ),
+        operate("what_failed_is_sent_again", operate::what_failed_is_sent_again),
         trial("six_functions_store_what_one_process_stores", move || {
             equal::six_functions_store_what_one_process_stores(made(&stack)?)
         }),

@@ -11,7 +11,7 @@ use tapeline_aws_tests::{
 use tapeline_harness::program;
 use tempfile::TempDir;
 
-use crate::market::Market;
+use crate::{market::Market, operate::listed};
 
 /// Each stage between the ends drops every thousandth trade of a symbol, so that one that is lost or comes twice is found
 /// out. `odd` cannot take the trades 1500, unless it runs `migrating`, which takes all; `even` does that as it is deployed,
@@ -85,6 +85,10 @@ pub(crate) fn a_component_that_is_pushed_takes_effect_and_one_that_traps_is_take
     for (stage, refused) in [("odd", None), ("even", Some(faulty.digest()))] {
         let runs = stored::position(&stack, "swaps", stage)?.runs.remove(stage).context("what runs")?;
         ensure!(runs.digest == migrating.digest() && runs.refused.as_deref() == refused, "{stage}: {runs:?}");
+        let (listed, refused) = (listed(&stack, stage)?, refused.into_iter().collect::<Vec<_>>());
+        let told = listed["taken_back"].as_array().context("what was taken back")?;
+        let told: Vec<&str> = told.iter().filter_map(|told| told["digest"].as_str()).collect();
+        ensure!(told == refused, "{listed}");
     }
     let dead = stored::dead_letters(&stack)?;
     ensure!(dead.is_empty(), "{} dead letters, such as {:?}", dead.len(), dead.first());

@@ -1,0 +1,24 @@
+//! What people do with a pipeline on AWS from their own machine: bring in another version of a stage, look, go back, and
+//! send again what failed. The program `tapeline-aws` is this behind a command line; nothing of it runs in a function.
+//!
+//! A pipeline is found by the name of its stack alone: the outputs say where everything is, the template what each stage was
+//! told.
+
+mod account;
+mod error;
+mod fit;
+mod list;
+mod pointer;
+mod push;
+mod redrive;
+mod rollback;
+mod stack;
+
+pub use account::Account;
+pub use error::OperateError;
+pub use list::{Listed, Refused, list};
+pub use pointer::{Change, Pointed, Pointer};
+pub use push::{CompiledFile, Pushed, push};
+pub use redrive::{Redriven, Waiting, redrive, waiting};
+pub use rollback::{To, rollback};
+pub use stack::{Segment, Stack};
