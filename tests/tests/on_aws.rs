@@ -33,6 +33,14 @@ impl Installed {
         installed
     }
 
+    /// Lets what stands in write these lines, and say nothing else.
+    fn writes(&self, lines: &[impl AsRef<str>]) {
+        let lines: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
+        fs::write(self.path().join("lines"), lines.join("\n")).unwrap();
+        let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\nprintf '%s\\n' \"$@\" > told\ncat lines\n";
+        fs::write(self.path().join("tapeline-aws"), script).unwrap();
+    }
+
     fn path(&self) -> &Path {
         self.0.path()
     }
@@ -85,6 +93,36 @@ fn what_is_pushed_is_what_compile_makes() {
     let compiled = installed.path().join(String::from_utf8(compiled.stdout).unwrap().trim_end());
     let pushed = installed.path().join(compiled.file_name().unwrap());
     assert_eq!(fs::read(pushed).unwrap(), fs::read(compiled).unwrap());
+}
+
+#[test]
+fn what_it_reads_is_written_as_from_a_data_folder() {
+    let installed = Installed::new(0);
+    let counts = |dead: u64| {
+        format!(r#"{{"entered":3,"out":2,"duplicate":0,"late":0,"dead":{dead},"dropped":{{"ping":1}},"derived":7}}"#)
+    };
+    let line = |symbol: &str, day: &str, dead| {
+        let counts = counts(dead);
+        format!(r#"{{"stage_index":0,"stage":"fetch","symbol":"{symbol}","day":{day},"counts":{counts}}}"#)
+    };
+    installed.writes(&[line("A", r#""2024-08-08""#, 0), line("", "null", 0)]);
+    let output = installed.run("ledger --aws s --symbol A --format csv");
+    assert_eq!(installed.told(), "ledger s --symbol=A");
+    let expected = "stage,symbol,day,in,out,duplicate,late,dropped,dead,derived,rules,balances\n\
+                    fetch,A,2024-08-08,3,2,0,0,1,0,7,ping 1,true\nfetch,,,3,2,0,0,1,0,7,ping 1,true\n";
+    assert_eq!((output.status.code(), String::from_utf8(output.stdout).unwrap().as_str()), (Some(0), expected));
+    installed.writes(&[line("A", "null", 1)]);
+    let output = installed.run("ledger --aws s --format csv");
+    assert_eq!(output.status.code(), Some(1), "it does not balance");
+
+    installed.writes(&[r#"{"id":7,"price":1.5,"symbol":"A"}"#, r#"{"id":null,"price":2,"symbol":"A","more":true}"#]);
+    let output = installed.run("query trades --aws s --symbol A --from 2024-08-08 --limit 5 --format csv");
+    assert_eq!(installed.told(), "rows s trades --symbol=A --from=2024-08-08T00:00:00.000000000Z --limit=5");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "id,price,symbol\n7,1.5,A\n,2,A\n");
+    installed.writes(&["what"]);
+    let output = installed.run("query trades --aws s --format csv");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("\"what\""), "{said}");
 }
 
 #[test]

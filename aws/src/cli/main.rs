@@ -2,6 +2,7 @@
 //! host needs none of AWS' clients; it can be called by hand as well.
 
 mod output;
+mod read;
 mod redrive;
 mod stage;
 
@@ -21,7 +22,7 @@ Exit codes:
   1  it failed, or somebody else was first
   2  wrong usage, or a stack, stage, component or file that is not there or wrong";
 
-/// Brings other versions of stages into a pipeline on AWS, and sends again what failed.
+/// Brings other versions of stages into a pipeline on AWS, sends again what failed, reads what was written and counted.
 #[derive(Parser)]
 #[command(name = "tapeline-aws", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     Stage(stage::Stage),
     Redrive(redrive::Redrive),
+    Ledger(read::LedgerCommand),
+    Rows(read::RowsCommand),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         match command {
             Command::Stage(command) => command.run().await,
             Command::Redrive(command) => command.run().await,
+            Command::Ledger(command) => command.run().await,
+            Command::Rows(command) => command.run().await,
         }
     })
 }

@@ -27,6 +27,10 @@ pub struct Stack {
     pub components_bucket: String,
     /// The table of the state.
     pub state_table: String,
+    /// The table of the ledger.
+    pub ledger_table: String,
+    /// The table of rows.
+    pub rows_table: String,
     /// Its functions, in the order of the data.
     pub segments: Vec<Segment>,
 }
@@ -100,6 +104,8 @@ impl Stack {
             engines: output("Engines")?,
             components_bucket: output("ComponentsBucket")?,
             state_table: output("StateTable")?,
+            ledger_table: output("LedgerTable")?,
+            rows_table: output("RowsTable")?,
             segments: segments.into_iter().map(segment).collect::<Result<_, OperateError>>()?,
         })
     }
@@ -179,6 +185,8 @@ mod tests {
             ("Engines", "0123456789abcdef"),
             ("ComponentsBucket", "components"),
             ("StateTable", "state"),
+            ("LedgerTable", "ledger"),
+            ("RowsTable", "rows"),
             ("Segments", r#"[["fetch"],["a-b","enrich"],["write"]]"#),
             ("DeadLetterQueueFetch", "https://fetch"),
             ("DeadLetterQueueABEnrich", "https://middle"),

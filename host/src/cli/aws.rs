@@ -5,11 +5,13 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus, Stdio},
 };
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 
 use super::{cdk::CdkApp, compile, exit::Exit};
 use crate::{
@@ -70,11 +72,32 @@ impl AwsProgram {
         let place = || format!("run {}", self.path.display());
         // The token of our host is none of its business.
         let status = Command::new(&self.path).args(line).env_remove(TOKEN_VARIABLE).status().doing(place)?;
-        match status.code().and_then(|code| u8::try_from(code).ok()) {
-            Some(0) => Ok(Exit::Fine),
-            Some(code) => Ok(Exit::Told(code)),
-            None => Err(Error::new(Kind::Unavailable, format!("{}: {status}", place()))),
-        }
+        exit(status, place)
+    }
+
+    /// Runs it, and gives each line that it writes to `each`.
+    ///
+    /// # Errors
+    /// When it cannot be started, did not come to its end, or writes something else; what `each` fails with.
+    pub(super) fn lines<L: DeserializeOwned>(
+        &self,
+        line: &[String],
+        mut each: impl FnMut(L) -> Result<()>,
+    ) -> Result<Exit> {
+        let place = || format!("run {}", self.path.display());
+        let mut command = Command::new(&self.path);
+        command.args(line).env_remove(TOKEN_VARIABLE).stdout(Stdio::piped());
+        let mut child = command.spawn().doing(place)?;
+        let written = child.stdout.take().map(BufReader::new);
+        let read = written.into_iter().flat_map(BufRead::lines).try_for_each(|line| {
+            let line = line.doing(place)?;
+            let unfit = |error| Error::invalid(format!("{}: it writes {line:?}: {error}", place()));
+            each(serde_json::from_str(&line).map_err(unfit)?)
+        });
+        // What it still has to write has no reader any more, so that it ends.
+        let status = child.wait().doing(place)?;
+        read?;
+        exit(status, place)
     }
 
     /// Compiles a component for machines such as this one, and pushes it.
@@ -90,6 +113,15 @@ impl AwsProgram {
         let mut line: Vec<OsString> = ["stage", "push", stack, stage, "--compiled"].map(OsString::from).into();
         line.extend([file.into(), format!("--architecture={architecture}").into(), format!("--why={why}").into()]);
         self.run(line)
+    }
+}
+
+/// What its end means: it has told itself why it failed.
+fn exit(status: ExitStatus, place: impl Fn() -> String) -> Result<Exit> {
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(0) => Ok(Exit::Fine),
+        Some(code) => Ok(Exit::Told(code)),
+        None => Err(Error::new(Kind::Unavailable, format!("{}: {status}", place()))),
     }
 }
 

@@ -3,8 +3,10 @@
 use std::io::Write as _;
 
 use clap::Args;
+use serde::Deserialize;
+use tapeline_events::Day;
 
-use super::{DataFolder, exit::Exit, output, rows::Format};
+use super::{DataFolder, aws::AwsProgram, exit::Exit, output, rows::Format};
 use crate::{
     error::Result,
     store::{Counts, LedgerKey, RowSink, SqliteStore, Store as _, Value},
@@ -23,10 +25,14 @@ when a line does not balance.
 Examples:
   tapeline ledger
   tapeline ledger --symbol BTCUSDT --format json
+  tapeline ledger --aws tapeline-bitcoin-trades
   tapeline ledger --data /srv/btc --format csv > /dev/null && echo balanced")]
 pub(super) struct Ledger {
     #[command(flatten)]
     data: DataFolder,
+    /// Name of a pipeline's stack on AWS, instead of a folder: tapeline-PIPELINE
+    #[arg(long, value_name = "STACK", conflicts_with = "path")]
+    aws: Option<String>,
     /// Only this symbol
     #[arg(long)]
     symbol: Option<String>,
@@ -37,10 +43,13 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn run(self) -> Result<Exit> {
-        let mut ledger = SqliteStore::open_reader(&self.data.path)?.ledger()?;
-        if let Some(symbol) = &self.symbol {
-            ledger.retain(|(key, _)| key.symbol == *symbol);
-        }
+        let ledger = match &self.aws {
+            None => self.of_data()?,
+            Some(stack) => match self.of_stack(stack)? {
+                (Exit::Fine, ledger) => ledger,
+                (failed, _) => return Ok(failed),
+            },
+        };
         let mut out = output::lock();
         let mut rows = Format::or_usual(self.format).writer(&mut out);
         write_ledger(&ledger, &mut *rows)?;
@@ -49,6 +58,44 @@ impl Ledger {
         out.flush()?;
         let is_balanced = ledger.iter().all(|(_, counts)| counts.balances());
         Ok(if is_balanced { Exit::Fine } else { Exit::Failed })
+    }
+}
+
+impl Ledger {
+    fn of_data(&self) -> Result<Vec<(LedgerKey, Counts)>> {
+        let mut ledger = SqliteStore::open_reader(&self.data.path)?.ledger()?;
+        if let Some(symbol) = &self.symbol {
+            ledger.retain(|(key, _)| key.symbol == *symbol);
+        }
+        Ok(ledger)
+    }
+
+    fn of_stack(&self, stack: &str) -> Result<(Exit, Vec<(LedgerKey, Counts)>)> {
+        let mut line = vec!["ledger".to_owned(), stack.to_owned()];
+        line.extend(self.symbol.iter().map(|symbol| format!("--symbol={symbol}")));
+        let mut ledger = Vec::new();
+        let exit = AwsProgram::find()?.lines(&line, |line: Line| {
+            ledger.push(line.into_counts());
+            Ok(())
+        })?;
+        Ok((exit, ledger))
+    }
+}
+
+/// As `tapeline-aws` writes it: `aws/src/cli/read.rs`.
+#[derive(Deserialize)]
+struct Line {
+    stage_index: u32,
+    stage: String,
+    symbol: String,
+    day: Option<String>,
+    counts: Counts,
+}
+
+impl Line {
+    fn into_counts(self) -> (LedgerKey, Counts) {
+        let Self { stage_index, stage, symbol, day, counts } = self;
+        (LedgerKey { stage_index, stage, symbol, day: day.as_deref().and_then(Day::parse) }, counts)
     }
 }
 
@@ -81,8 +128,6 @@ fn count(count: u64) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use tapeline_events::Day;
-
     use super::*;
 
     #[test]

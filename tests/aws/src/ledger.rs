@@ -35,7 +35,15 @@ pub fn deployed(stack: &Stack) -> Result<Ledger> {
 /// When it cannot be read.
 pub fn embedded(stack: &Stack, data: &Path) -> Result<Ledger> {
     let data = data.to_str().context("a temporary folder has a name")?;
-    let lines: Vec<Value> = serde_json::from_str(&program::output(&["ledger", "--data", data, "--format", "json"])?)?;
+    of_lines(stack, &program::output(&["ledger", "--data", data, "--format", "json"])?)
+}
+
+/// What `tapeline ledger --format json` says of the pipeline of a stack.
+///
+/// # Errors
+/// When it is no ledger.
+pub fn of_lines(stack: &Stack, text: &str) -> Result<Ledger> {
+    let lines: Vec<Value> = serde_json::from_str(text)?;
     let mut ledger = Ledger::new();
     for line in &lines {
         let text = |name: &str| line[name].as_str().map(str::to_owned);

@@ -35,8 +35,15 @@ pub fn run(endpoint: &str, arguments: &[&str]) -> Result<Run> {
 
 /// The same, not yet started.
 pub fn command(endpoint: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(path());
-    command.args(arguments).stdin(Stdio::null()).env_clear();
+    let mut command = set_up(path(), endpoint);
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// A program with the credentials of a local AWS, and nothing of the user's own settings.
+pub fn set_up(program: PathBuf, endpoint: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
     command.envs([("AWS_ENDPOINT_URL", endpoint), ("AWS_REGION", REGION), ("USER", "tester")]);
     command.envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")]);
     command

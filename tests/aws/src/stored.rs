@@ -44,11 +44,19 @@ pub fn embedded_tables(data: &Path, tables: &[&str]) -> Result<Tables> {
     let data = data.to_str().context("a temporary folder has a name")?;
     let rows = |table: &str| {
         let text = program::output(&["query", table, "--data", data, "--format", "json"])?;
-        let rows: Vec<BTreeMap<String, Value>> = serde_json::from_str(&text)?;
-        let row = |row: BTreeMap<String, Value>| row.into_iter().map(|(column, value)| (column, value_text(value)));
-        anyhow::Ok((table.to_owned(), rows.into_iter().map(|cells| row(cells).collect()).collect::<Vec<Row>>()))
+        anyhow::Ok((table.to_owned(), rows_of(&text)?))
     };
     tables.iter().map(|table| rows(table)).collect()
+}
+
+/// The rows of `tapeline query --format json`.
+///
+/// # Errors
+/// When it is none.
+pub fn rows_of(text: &str) -> Result<Vec<Row>> {
+    let rows: Vec<BTreeMap<String, Value>> = serde_json::from_str(text)?;
+    let row = |row: BTreeMap<String, Value>| row.into_iter().map(|(column, value)| (column, value_text(value)));
+    Ok(rows.into_iter().map(|cells| row(cells).collect()).collect())
 }
 
 /// Says where two stores differ first.

@@ -5,7 +5,7 @@ use tapeline_aws_tests::{alarms::Alarms, ledger, stack::Stack, stored};
 use tapeline_harness::program;
 use tempfile::TempDir;
 
-use crate::market::Market;
+use crate::{market::Market, read};
 
 /// As many as the recording of the main job has.
 const TRADES: u64 = 20_000;
@@ -30,5 +30,6 @@ pub(crate) fn six_functions_store_what_one_process_stores(stack: &Stack) -> Resu
     ensure!(dead == rest.dead_letters, "{dead} dead letters instead of {}", rest.dead_letters);
     let (alarms, wanted) = (told.lines()?.len(), tables["alarms"].len());
     ensure!(alarms == wanted, "{alarms} alarms were told instead of {wanted}");
-    ledger::compare(&ledger::embedded(stack, &data)?, &ledger::deployed(stack)?)
+    ledger::compare(&ledger::embedded(stack, &data)?, &ledger::deployed(stack)?)?;
+    read::it_is_read_as_what_one_process_has_stored(stack, &data)
 }

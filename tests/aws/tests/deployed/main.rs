@@ -6,6 +6,7 @@ mod conformance;
 mod equal;
 mod market;
 mod operate;
+mod read;
 mod swap;
 
 use std::sync::{Arc, LazyLock};
