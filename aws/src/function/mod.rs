@@ -4,6 +4,9 @@
 //! done when both have happened. So whoever comes after a crash, or at the same time, either does what was never committed,
 //! in its own way, or sends once more what was, word for word.
 
+mod blame;
+mod undone;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -14,19 +17,23 @@ use std::{
 use tapeline_runtime::{Component, Fault};
 use tapeline_state::{Limits, Next, Root, Scope, StateError};
 
+pub use undone::Undone;
+
+use blame::Blamed;
+
 use crate::{
     cached::Cached,
     chain::{self, Outcome, Stopped},
     clients::Clients,
     components::{ComponentError, Components},
-    delivery::{Delivery, Nowhere},
+    delivery::Delivery,
     dynamo::DynamoBucket,
-    message::{Numbered, Raw, Unreadable},
+    message::{Numbered, Raw},
     metrics::Happened,
     outbox::Outbox,
     position::{Position, Runs},
     settings::Settings,
-    sink::{Queue, SinkError},
+    sink::Queue,
     stage::Stage,
     work::Work,
 };
@@ -35,8 +42,6 @@ use crate::{
 const TRIES_MAX: usize = 32;
 /// Bytes of the state of a partition in one function.
 const STATE_BYTES_MAX: u64 = 32 << 20;
-/// Bytes of the reason why a record is put aside.
-const REASON_BYTES_MAX: usize = 2_000;
 
 /// A message as SQS gives it.
 #[derive(Clone, Debug)]
@@ -49,60 +54,6 @@ pub struct Received {
     pub sent: i64,
     /// What it says.
     pub body: String,
-}
-
-/// Why a message is not done. It comes again.
-#[derive(Debug, thiserror::Error)]
-pub enum Undone {
-    /// It is none of ours.
-    #[error(transparent)]
-    Unreadable(#[from] Unreadable),
-    /// It is not of a FIFO queue.
-    #[error("the message has no number: the queue is no FIFO queue")]
-    Unnumbered,
-    /// One before it is missing.
-    #[error("message {found} of {producer} came, where {expected} is due: what is between is lost")]
-    Gap {
-        /// Who gave it out.
-        producer: String,
-        /// The number that it has.
-        found: u128,
-        /// The number that it should have.
-        expected: u128,
-    },
-    /// The pipeline was deployed in another way than before.
-    #[error(
-        "the state is that of {stored}, and the function is {deployed}: stages that share a function, and partitions, must not change while there is data"
-    )]
-    Layout {
-        /// What was committed.
-        stored: String,
-        /// What it is now.
-        deployed: String,
-    },
-    /// There is nowhere to put what came of it.
-    #[error(transparent)]
-    Nowhere(#[from] Nowhere),
-    /// The state.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// A component.
-    #[error(transparent)]
-    Component(#[from] ComponentError),
-    /// A service.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// The stage itself cannot work, whatever it is given.
-    #[error("stage {stage}: {fault}")]
-    Stage {
-        /// Its name.
-        stage: String,
-        /// Why.
-        fault: Fault,
-    },
-    /// There is no time left in this call.
-    #[error("there is no time left in this call; what is done of it is committed")]
-    NoTime,
 }
 
 /// What became of a message that is done.
@@ -142,15 +93,6 @@ struct Job<'a> {
     message: &'a Received,
     /// By when it must be done.
     until: Instant,
-}
-
-/// A stage that has failed.
-struct Blamed {
-    /// Its place in the chain.
-    at: usize,
-    fault: Fault,
-    /// It has not started, or does not take its settings or state: it is no fault of a record.
-    is_start: bool,
 }
 
 impl Function {
@@ -416,68 +358,6 @@ impl Function {
             components.push(component);
         }
         Ok((runs, components))
-    }
-
-    /// A stage has failed. A version on trial is taken back if the one before it does not fail; else half of the part is
-    /// tried; or what is to blame is put aside. Gives what is committed then.
-    async fn blame(
-        &mut self,
-        before: &Root<Position>,
-        job: &Job<'_>,
-        components: &[Component],
-        part: &Work,
-        Blamed { at, fault, is_start }: Blamed,
-    ) -> Result<Root<Position>, Undone> {
-        let settings = self.settings.stages.get(at).cloned().expect("a stage of this function is to blame");
-        let runs = before.meta.runs.get(&settings.name);
-        if let Some(back) = runs.and_then(Runs::rolled_back) {
-            // That it cannot be asked now does not say that it would fail.
-            let loaded = match self.components.load(&back.digest, &settings.component).await {
-                Err(error @ ComponentError::Unavailable(_)) => return Err(error.into()),
-                loaded => loaded.ok(),
-            };
-            if let Some(component) = loaded {
-                let mut components = components.to_vec();
-                components.splice(at..=at, [component]);
-                if self.run(before, job, &components, part, &BTreeMap::new()).await?.is_ok() {
-                    let (stage, partition) = (settings.name, job.partition);
-                    let (refused, digest) = (&back.refused, &back.digest);
-                    tracing::error!(stage, partition, %fault, refused, digest, "rolled back");
-                    let mut meta = before.meta.clone();
-                    meta.runs.insert(stage, back);
-                    return self.decide(partition, before, meta).await;
-                }
-            }
-        }
-        if is_start {
-            return Err(Undone::Stage { stage: settings.name, fault });
-        }
-        self.narrow(before, job, part, at, &fault).await
-    }
-
-    /// Half of a part is to be tried next; or it is one record, which is to be put aside.
-    async fn narrow(
-        &self,
-        before: &Root<Position>,
-        job: &Job<'_>,
-        part: &Work,
-        at: usize,
-        fault: &Fault,
-    ) -> Result<Root<Position>, Undone> {
-        let stage = self.settings.stages.get(at).map_or("", |stage| &stage.name);
-        let mut partial = before.meta.partial_of(&job.producer, job.number);
-        if part.len() > 1 {
-            tracing::warn!(stage, %fault, records = part.len(), "a stage has failed; half of it is tried");
-            partial.span = u32::try_from(part.len() / 2).unwrap_or(u32::MAX);
-        } else {
-            tracing::error!(stage, %fault, "a record is put aside");
-            partial.span = 1;
-            let mut reason = fault.to_string();
-            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-            partial.aside.insert(u32::try_from(at).unwrap_or_default(), reason);
-        }
-        let meta = Position { partial: Some(partial), ..before.meta.clone() };
-        self.decide(job.partition, before, meta).await
     }
 
     /// Commits a decision: no work is done with it.
