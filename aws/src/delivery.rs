@@ -80,7 +80,7 @@ impl Delivery {
     }
 
     /// Sends and writes what a commit of a partition gave out. What has been sent before is sent in the same words, under the
-    /// same numbers and names, so that it is known; but for alarms, which may be told once more.
+    /// same numbers and names, so that it is known; but for alarms, which are told once more.
     ///
     /// # Errors
     /// When a service has not taken something. Then all of it is to be delivered once more.

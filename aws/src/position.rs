@@ -16,6 +16,8 @@ pub struct Position {
     pub partial: Option<Partial>,
     /// Commits of work; what it gave out is named by this.
     pub steps: u64,
+    /// The last of these commits whose alarms are known to have been told.
+    pub told: u64,
     /// Messages given out to each partition, which is the number of the last one.
     pub given: BTreeMap<u32, u64>,
     /// The newest event time, of the first function; `i64::MIN` before the first.
@@ -37,6 +39,7 @@ impl Default for Position {
             last: BTreeMap::new(),
             partial: None,
             steps: 0,
+            told: 0,
             given: BTreeMap::new(),
             newest: i64::MIN,
             watermark: i64::MIN,

@@ -170,12 +170,11 @@ impl Function {
                 Ok(after) => {
                     is_ours = true;
                     self.happened.add(Happened::of_commit(&before.meta, &after.meta));
-                    match self.deliver(partition, &after).await {
+                    match self.deliver(partition, after).await {
                         // Somebody has committed since, who has delivered it.
                         Err(Undone::State(StateError::Conflict)) => tries += 1,
                         delivered => {
-                            delivered?;
-                            self.known.insert(partition, after);
+                            self.known.insert(partition, delivered?);
                             tries = 0;
                         }
                     }
@@ -194,8 +193,7 @@ impl Function {
         if !last.meta.layout.is_empty() && last.meta.layout != deployed {
             return Err(Undone::Layout { stored: last.meta.layout, deployed });
         }
-        self.deliver(partition, &last).await?;
-        Ok(last)
+        self.deliver(partition, last).await
     }
 
     /// What a message asks for. Of the first function, what it brings is stored as it came.
@@ -360,7 +358,7 @@ impl Function {
         Ok((runs, components))
     }
 
-    /// Commits a decision: no work is done with it.
+    /// Commits a decision, or what is known now: no work is done with it.
     async fn decide(&self, partition: u32, before: &Root<Position>, meta: Position) -> Result<Root<Position>, Undone> {
         let next = Next { meta: Some(meta), ..Next::default() };
         Ok(self.scope(partition).commit(before, next).await?)
@@ -392,16 +390,23 @@ impl Function {
         Ok(self.scope(partition).commit(before, next).await?)
     }
 
-    /// Sends and writes what a commit gave out.
-    async fn deliver(&self, partition: u32, root: &Root<Position>) -> Result<(), Undone> {
+    /// Sends and writes what a commit gave out, and gives what is committed then: whom alarms are told cannot know that they
+    /// were told before, so that it is noted at once.
+    async fn deliver(&self, partition: u32, root: Root<Position>) -> Result<Root<Position>, Undone> {
         if !root.has_outbox() {
-            return Ok(());
+            return Ok(root);
         }
         let scope = self.scope(partition);
-        let pieces = scope.outbox(root).await?;
+        let pieces = scope.outbox(&root).await?;
         let corrupt = || StateError::Corrupt(format!("{}: outbox", scope.name()));
         let outbox = Outbox::of_pieces(&pieces).ok_or_else(corrupt)?;
-        Ok(self.delivery.deliver(partition, outbox).await?)
+        let tells = !outbox.alarms.is_empty();
+        self.delivery.deliver(partition, outbox).await?;
+        if !tells {
+            return Ok(root);
+        }
+        let meta = Position { told: root.meta.steps, ..root.meta.clone() };
+        self.decide(partition, &root, meta).await
     }
 
     /// The stages that share the function, and the partitions of the pipeline.
