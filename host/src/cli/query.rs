@@ -62,9 +62,6 @@ impl QueryCommand {
             None => self.of_data(&mut *rows)?,
             Some(stack) => self.of_stack(stack, &mut *rows)?,
         };
-        if exit == Exit::Fine {
-            rows.finish()?;
-        }
         drop(rows);
         out.flush()?;
         Ok(exit)
@@ -75,6 +72,7 @@ impl QueryCommand {
         check_table(&self.table, &store.tables()?)?;
         let (table, symbol) = (self.table.clone(), self.symbol.clone());
         store.query(&Query { table, symbol, from: self.from, to: self.to, limit: self.limit }, rows)?;
+        rows.finish()?;
         Ok(Exit::Fine)
     }
 
@@ -86,14 +84,20 @@ impl QueryCommand {
         line.extend(self.to.map(|to| format!("--to={}", time(to))));
         line.extend(self.limit.map(|limit| format!("--limit={limit}")));
         let mut names: Vec<String> = Vec::new();
-        AwsProgram::find()?.lines(&line, |mut row: Map<String, serde_json::Value>| {
+        let exit = AwsProgram::find()?.lines(&line, |mut row: Map<String, serde_json::Value>| {
             if names.is_empty() {
                 names = row.keys().cloned().collect();
                 rows.columns(&names)?;
             }
             let cells: Vec<Value> = names.iter().map(|name| row.remove(name).map_or(Value::Null, value)).collect();
             rows.row(&cells)
-        })
+        })?;
+        match (exit, names.is_empty()) {
+            (Exit::Fine, true) => rows.finish_empty()?,
+            (Exit::Fine, false) => rows.finish()?,
+            _ => {}
+        }
+        Ok(exit)
     }
 }
 

@@ -52,6 +52,14 @@ pub(super) trait RowWriter: RowSink {
     /// # Errors
     /// When the output fails.
     fn finish(&mut self) -> Result<()>;
+
+    /// Writes that there are no rows, where the columns are not known either, and instead of all else.
+    ///
+    /// # Errors
+    /// When the output fails.
+    fn finish_empty(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 struct TableWriter<'a> {
@@ -167,6 +175,10 @@ impl RowSink for JsonWriter<'_> {
 impl RowWriter for JsonWriter<'_> {
     fn finish(&mut self) -> Result<()> {
         Ok(self.out.write_all(if self.is_first { b"]\n" } else { b"\n]\n" })?)
+    }
+
+    fn finish_empty(&mut self) -> Result<()> {
+        Ok(self.out.write_all(b"[]\n")?)
     }
 }
 
