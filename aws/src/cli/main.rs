@@ -14,8 +14,9 @@ use tapeline_aws::operate::{Account, Change, Stack};
 use self::output::{Failure, conclude};
 
 const EXIT_CODES: &str = "\
-Credentials, region and endpoint come from the environment or from a profile, as AWS' own tools find them: AWS_PROFILE,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL.
+Credentials, region and endpoint come from the environment or from a profile, as AWS' own tools
+find them: AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
+AWS_ENDPOINT_URL.
 
 Exit codes:
   0  all is well
@@ -40,7 +41,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).without_time().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).without_time().with_writer(std::io::stderr).init();
     conclude(run(cli.command))
 }
 

@@ -13,9 +13,10 @@ use crate::{
 /// Send what is in dead-letter queues back to the queues it came from
 #[derive(Args)]
 #[command(after_help = "\
-A message comes to a dead-letter queue when its function has failed on it a thousand times; the function's log says why. SQS
-moves them by itself: what it has begun goes on when this program has ended. Records that a stage could not take are not
-messages: they are in the table of dead letters. The exit code is 1 when a redrive failed.
+A message comes to a dead-letter queue when its function has failed on it a thousand times; the
+function's log says why. SQS moves them by itself: what it has begun goes on when this program has
+ended. Records that a stage could not take are not messages: they are in the table of dead letters.
+The exit code is 1 when a redrive failed.
 
 Examples:
   tapeline-aws redrive tapeline-bitcoin-trades --dry-run

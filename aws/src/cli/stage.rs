@@ -37,7 +37,8 @@ enum Format {
 /// Write what each stage is pointed to, since when, by whom and why
 #[derive(Args)]
 #[command(after_help = "\
-A version that failed on what the one before took is not run any more by that partition: `taken back` says so.
+A version that failed on what the one before took is not run any more by that partition: `taken
+back` says so.
 
 Examples:
   tapeline-aws stage list tapeline-bitcoin-trades
@@ -53,12 +54,12 @@ struct List {
 /// Bring a compiled component in, in place of what a stage runs
 #[derive(Args)]
 #[command(after_help = "\
-The component must be of the stage's world and start with its settings. It is run from the next batch on. `tapeline stage push
-STAGE FILE --aws STACK` compiles a component and calls this.
+The component must be of the stage's world and start with its settings. It is run from the next
+batch on. `tapeline stage push STAGE FILE --aws STACK` compiles a component and calls this.
 
 Examples:
-  tapeline-aws stage push tapeline-bitcoin-trades alarm --compiled compiled/my-alarm/DIGEST-ENGINES.cwasm
-  tapeline-aws stage push tapeline-bitcoin-trades alarm --compiled FILE --architecture arm64 --why 'ticket 17'")]
+  tapeline-aws stage push tapeline-prices alarm --compiled DIGEST-ENGINES.cwasm
+  tapeline-aws stage push tapeline-prices alarm --compiled FILE --architecture arm64 --why 'a fix'")]
 struct Push {
     /// The stack
     stack: String,
@@ -78,8 +79,9 @@ struct Push {
 /// Point a stage to what it ran before
 #[derive(Args)]
 #[command(after_help = "\
-Without --to it is what the stage was pointed to before, so that the same once more goes forth again. What --to names must have
-been pushed to some stage, for the engines that the functions have now.
+Without --to it is what the stage was pointed to before, so that the same once more goes forth
+again. What --to names must have been pushed to some stage, for the engines that the functions have
+now.
 
 Examples:
   tapeline-aws stage rollback tapeline-bitcoin-trades alarm

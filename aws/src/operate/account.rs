@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_credential_types::provider::ProvideCredentials as _;
-use aws_sdk_cloudformation::error::DisplayErrorContext;
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
 };
 
-use super::OperateError;
+use super::{OperateError, error::chain};
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Tries of a request that was throttled, or had no answer.
@@ -78,7 +77,7 @@ impl Account {
 async fn check_credentials(config: &SdkConfig) -> Result<(), OperateError> {
     let Some(provider) = config.credentials_provider() else { return Err(no_credentials("nobody knows any")) };
     let found = provider.provide_credentials().await;
-    found.map(drop).map_err(|error| no_credentials(&DisplayErrorContext(&error).to_string()))
+    found.map(drop).map_err(|error| no_credentials(&chain(&error)))
 }
 
 fn no_credentials(reason: &str) -> OperateError {

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt::Debug};
 
-use aws_sdk_cloudformation::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_cloudformation::error::{ProvideErrorMetadata, SdkError};
 
 /// Why something could not be done. The texts read on after "failed to".
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,35 @@ where
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
         // It did not answer, or not as a service does.
-        _ => DisplayErrorContext(error).to_string(),
+        _ => chain(error),
+    }
+}
+
+/// An error with all that is behind it, in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        // Some repeat the cause in the text of the effect.
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let said = OperateError::service("read a", "read b: no answer");
+        assert_eq!(chain(&said), "read a: read b: no answer");
+        let reason = Reason("no answer".to_owned());
+        let repeated = OperateError::Service { doing: "read a: no answer".to_owned(), reason };
+        assert_eq!(chain(&repeated), "read a: no answer");
     }
 }

@@ -10,9 +10,10 @@ use crate::error::Result;
 /// Send what is in the dead-letter queues of a pipeline on AWS back to the queues it came from
 #[derive(Args)]
 #[command(after_help = "\
-A message comes there when its function has failed on it a thousand times; the function's log says why. Records that a stage
-could not take are not messages: they are in the table of dead letters. Runs `tapeline-aws` (`cargo xtask lambda`), with
-the credentials and the region of the environment or of AWS_PROFILE.
+A message comes there when its function has failed on it a thousand times; the function's log says
+why. Records that a stage could not take are not messages: they are in the table of dead letters.
+Runs `tapeline-aws` (`cargo xtask lambda`), with the credentials and the region of the environment
+or of AWS_PROFILE.
 
 Examples:
   tapeline redrive --aws tapeline-bitcoin-trades --dry-run
