@@ -11,19 +11,18 @@ use tapeline_aws::{
 };
 use tapeline_aws_tests::{
     components::package_with,
+    lambda::{
+        faults::{Faults, Told, random},
+        instance::{Instance, NoAnswer},
+        mapping,
+        pipeline::{Pipeline, Plan},
+        way::Way,
+    },
     stack::{Account, package},
     stored,
 };
 use tapeline_invoke::{Hop, batch, names::Names};
 use tempfile::TempDir;
-
-use crate::{
-    faults::{Faults, Told, random},
-    instance::{Instance, NoAnswer},
-    mapping,
-    pipeline::{Pipeline, Plan},
-    way::Way,
-};
 
 /// Time of a call.
 const CALL: Duration = Duration::from_secs(30);
