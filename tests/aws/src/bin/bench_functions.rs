@@ -147,8 +147,34 @@ impl Measured {
             );
         }
         let [trickle, load] = self.inputs();
-        println!("\nfor infra/README.md:\n\n{}", self.scheduled.row());
+        println!("\nfor infra/README.md:\n\n{}\n{}", self.takes(), self.scheduled.row());
         println!("\n{}\n{}", readme::inputs(&trickle, &load), readme::costs(&trickle, &load));
+    }
+
+    /// The rows of what the functions take.
+    fn takes(&self) -> String {
+        let span = |of: fn(&Start) -> Duration| {
+            let all = self.starts.iter().map(|(_, starts)| ms(of(&starts.median)));
+            let (least, most) = all.fold((f64::MAX, 0.0_f64), |(least, most), ms| (least.min(ms), most.max(ms)));
+            format!("{least:.0} to {most:.0} ms")
+        };
+        let peaks = self.peaks.iter().map(|(_, peak)| *peak as f64 / 1e6);
+        let (least, most) = peaks.fold((f64::MAX, 0.0_f64), |(least, most), peak| (least.min(peak), most.max(peak)));
+        let count = self.starts.iter().map(|(_, starts)| starts.count).min().unwrap_or_default();
+        format!(
+            "| from exec to the answer to the first message, median of {count}, by function | {} | {:.0} ms |\n\
+             | of it waiting for services; time of a processor | {}; {} | |\n\
+             | memory at most, under load, by function | {least:.0} to {most:.0} MB | {:.0} MB |\n\
+             | the package, zipped; unzipped | {:.2} MB; {:.1} MB | {:.0} MB |",
+            span(|start| start.whole),
+            ms(FIRST_ANSWER_MAX),
+            span(|start| start.services),
+            span(|start| start.cpu),
+            MEMORY_BYTES_MAX as f64 / 1e6,
+            self.size.zip as f64 / 1e6,
+            self.size.unzipped as f64 / 1e6,
+            ZIP_BYTES_MAX as f64 / 1e6,
+        )
     }
 
     fn json(&self) -> Value {

@@ -211,7 +211,8 @@ impl Instance {
     pub fn cpu(&self) -> Result<Duration> {
         let mut ns = 0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
-            let told = fs::read_to_string(thread?.path().join("schedstat"))?;
+            // One that has ended meanwhile says nothing.
+            let Ok(told) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
             ns += told.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).context("time of a thread")?;
         }
         Ok(Duration::from_nanos(ns))
