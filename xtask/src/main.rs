@@ -76,7 +76,7 @@ enum Task {
     Check,
     /// Build, then run the benchmarks.
     Bench {
-        /// Passed on to the benchmark program.
+        /// `functions` for those on AWS Lambda alone, and what is passed on to the benchmark program [default: all].
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

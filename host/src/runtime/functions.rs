@@ -71,6 +71,9 @@ impl FunctionCompiler {
     /// When this program cannot compile for it.
     pub fn new(architecture: Architecture) -> Result<Self> {
         let mut config = tapeline_runtime::Engine::config();
+        // A function says of a trap what it was, not at which instruction. The map of those is a ninth of what is compiled,
+        // and more of what is packed.
+        config.generate_address_map(false);
         let unfit = |error| Error::caused(Kind::Internal, format!("compile for {}", architecture.target()), error);
         config.target(architecture.target()).map_err(unfit)?;
         let foreign = |error| {

@@ -13,16 +13,16 @@ use futures_util::future::try_join_all;
 use rand_chacha::rand_core::RngCore as _;
 use tapeline_aws_tests::{
     alarms::Alarms,
+    lambda::{
+        faults::{Faults, Told, random},
+        mapping::Mapping,
+        pipeline::{Pipeline, Plan},
+    },
     stack::{Account, package},
 };
 use tokio::time::timeout;
 
-use crate::{
-    faults::{Faults, Told, random},
-    job::Job,
-    mapping::Mapping,
-    pipeline::{Pipeline, Plan},
-};
+use crate::job::Job;
 
 /// Another seed for nightly tests; the same one gives the same faults, as far as time allows.
 const SEED: &str = "TAPELINE_CHAOS_SEED";

@@ -15,13 +15,12 @@ use tapeline_aws::{
 };
 use tapeline_aws_tests::{
     alarms::Alarms,
+    lambda::pipeline::Pipeline,
     ledger,
     stored::{self, Tables},
 };
 use tapeline_harness::program;
 use tempfile::TempDir;
-
-use crate::pipeline::Pipeline;
 
 /// With the frames that are none, a bit more than 3,000 frames.
 const TRADES: &str = "2000";

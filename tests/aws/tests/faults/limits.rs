@@ -11,20 +11,19 @@ use tapeline_aws::{
 };
 use tapeline_aws_tests::{
     components::package_with,
+    lambda::{
+        faults::{Faults, Told, random},
+        instance::{Instance, NoAnswer},
+        mapping,
+        pipeline::{Pipeline, Plan},
+        way::Way,
+    },
     ledger,
     stack::{Account, package},
     stored,
 };
 use tapeline_invoke::{Counts, Hop, batch, names::Names};
 use tempfile::TempDir;
-
-use crate::{
-    faults::{Faults, Told, random},
-    instance::{Instance, NoAnswer},
-    mapping,
-    pipeline::{Pipeline, Plan},
-    way::Way,
-};
 
 /// Time of a call.
 const CALL: Duration = Duration::from_secs(30);

@@ -1,29 +1,21 @@
 //! Functions that are killed, called twice and called at once, on the way to services that refuse and that do not answer:
 //! what they store is what one process stores, and nothing twice. Reported as ignored, by name, where there is no ministack.
 //!
-//! AWS Lambda cannot run here. What stands for it is ours (`mapping.rs`, `instance.rs`), since the one of ministack, which
+//! AWS Lambda cannot run here. What stands for it is ours (`lambda`), since the one of ministack, which
 //! the tests of a deployed stack have, does none of that. The functions, their package, queues, tables and buckets are
 //! those of a stack.
 
 mod chaos;
-mod faults;
-mod instance;
 mod job;
 mod limits;
-mod mapping;
-mod pipeline;
-mod way;
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
-};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
-use tapeline_aws_tests::{local_aws::LocalAws, stack::Account};
+use tapeline_aws_tests::{lambda::faults::Faults, local_aws::LocalAws, stack::Account};
 
-use crate::{faults::Faults, job::Job};
+use crate::job::Job;
 
 /// What all tests share.
 struct Shared {
@@ -79,9 +71,4 @@ fn trial(name: &str, shared: &Arc<Lazy>, test: impl FnOnce(&Shared) -> Result<()
         };
         run().map_err(|error: anyhow::Error| Failed::from(format!("{error:#}")))
     })
-}
-
-/// A port of this machine.
-fn local(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
 }

@@ -4,11 +4,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -21,7 +21,6 @@ use hyper::{Method, Request, Response, StatusCode, body::Incoming, server::conn:
 use hyper_util::rt::TokioIo;
 use nix::unistd::Pid;
 use serde_json::Value;
-use tapeline_aws_tests::local_aws::REGION;
 use tokio::{
     net::TcpListener,
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
@@ -29,10 +28,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
+use super::{
     local,
     way::{Killing, Last, Way},
 };
+use crate::local_aws::REGION;
 
 const API: &str = "/2018-06-01/runtime/";
 /// How often it is looked whether the process is still there.
@@ -42,31 +42,33 @@ const START: Duration = Duration::from_secs(30);
 
 /// What a function is.
 #[derive(Clone, Debug)]
-pub(crate) struct Function {
+pub struct Function {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// What it is told.
-    pub(crate) environment: BTreeMap<&'static str, String>,
+    pub environment: BTreeMap<&'static str, String>,
     /// Its program and components.
-    pub(crate) package: PathBuf,
+    pub package: PathBuf,
     /// A file that its processes log to.
-    pub(crate) log: PathBuf,
-    /// A file with what its processes tell CloudWatch, lines of JSON.
-    pub(crate) metrics: PathBuf,
+    pub log: PathBuf,
+    /// A file for what they print, which is what CloudWatch is told: lines of JSON.
+    pub printed: PathBuf,
 }
 
 /// A process of a function. It ends with this.
-pub(crate) struct Instance {
+pub struct Instance {
     process: Child,
     /// Its way to AWS.
     way: Way,
     calls: mpsc::UnboundedSender<Call>,
-    api: JoinHandle<()>,
+    api: Arc<Api>,
+    server: JoinHandle<()>,
+    started: Instant,
 }
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoAnswer {
+pub enum NoAnswer {
     /// The function says that it has failed.
     #[error("the function has failed: {0}")]
     Failed(String),
@@ -86,23 +88,36 @@ struct Call {
 
 impl Instance {
     /// Starts a process of a package.
-    pub(crate) async fn start(function: &Function, way: Way) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start(function: &Function, way: Way) -> Result<Self> {
         let listener = TcpListener::bind(local(0)).await?;
         let address = listener.local_addr()?;
         let (calls, called) = mpsc::unbounded_channel();
-        let api = Arc::new(Api { called: AsyncMutex::new(called), calls: AtomicU64::new(0), open: Mutex::default() });
-        let api = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let api = Arc::clone(&api);
-                let service = service_fn(move |request| {
+        let api = Arc::new(Api {
+            called: AsyncMutex::new(called),
+            calls: AtomicU64::new(0),
+            open: Mutex::default(),
+            timed: Mutex::default(),
+        });
+        let server = tokio::spawn({
+            let api = Arc::clone(&api);
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    let _ = client.set_nodelay(true);
                     let api = Arc::clone(&api);
-                    async move { api.answer(request).await.map_err(std::io::Error::other) }
-                });
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(client), service));
+                    let service = service_fn(move |request| {
+                        let api = Arc::clone(&api);
+                        async move { api.answer(request).await.map_err(std::io::Error::other) }
+                    });
+                    tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(client), service));
+                }
             }
         });
-        let append = |path: &Path| File::options().create(true).append(true).open(path);
-        let (log, metrics) = (append(&function.log)?, append(&function.metrics)?);
+        let open = |path: &Path| File::options().create(true).append(true).open(path);
+        let (log, printed) = (open(&function.log)?, open(&function.printed)?);
+        let started = Instant::now();
         let process = Command::new(function.package.join("bootstrap"))
             .current_dir(&function.package)
             .env_clear()
@@ -115,15 +130,18 @@ impl Instance {
             .env("AWS_ENDPOINT_URL", &way.endpoint)
             .env("LAMBDA_TASK_ROOT", &function.package)
             .stdin(Stdio::null())
-            .stdout(metrics)
+            .stdout(printed)
             .stderr(log)
             .spawn()
             .context("start bootstrap")?;
-        Ok(Self { process, way, calls, api })
+        Ok(Self { process, way, calls, api, server, started })
     }
 
     /// Calls the function with an event; it may take so long.
-    pub(crate) async fn call(&mut self, event: &Value, time: Duration) -> Result<Value, NoAnswer> {
+    ///
+    /// # Errors
+    /// Says why there is no answer.
+    pub async fn call(&mut self, event: &Value, time: Duration) -> Result<Value, NoAnswer> {
         let (answer, mut answered) = oneshot::channel();
         let call = Call { event: event.to_string(), deadline: SystemTime::now() + time, answer };
         if self.calls.send(call).is_err() {
@@ -145,12 +163,10 @@ impl Instance {
     }
 
     /// Calls it, and kills its process after so long.
-    pub(crate) async fn call_and_kill(
-        &mut self,
-        event: &Value,
-        time: Duration,
-        after: Duration,
-    ) -> Result<Value, NoAnswer> {
+    ///
+    /// # Errors
+    /// As of [`Self::call`].
+    pub async fn call_and_kill(&mut self, event: &Value, time: Duration, after: Duration) -> Result<Value, NoAnswer> {
         let called = timeout(after, self.call(event, time)).await;
         called.unwrap_or_else(|_| {
             self.kill();
@@ -159,7 +175,10 @@ impl Instance {
     }
 
     /// Calls it, and kills its process at a request that it sends.
-    pub(crate) async fn call_and_kill_at(
+    ///
+    /// # Errors
+    /// As of [`Self::call`].
+    pub async fn call_and_kill_at(
         &mut self,
         event: &Value,
         time: Duration,
@@ -172,13 +191,49 @@ impl Instance {
         called
     }
 
+    /// From the start of the process to its first answer, once there is one.
+    pub fn first_answer(&self) -> Option<Duration> {
+        let answered = self.api.timed().first_answer?;
+        Some(answered.duration_since(self.started))
+    }
+
+    /// How long it had calls, of which Lambda takes so much money: from when it was given each to when it answered.
+    pub fn billed(&self) -> Duration {
+        self.api.timed().billed
+    }
+
+    /// Processor time of its threads.
+    ///
+    /// # Errors
+    /// When this machine does not say.
+    pub fn cpu(&self) -> Result<Duration> {
+        let mut ns = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            // One that has ended meanwhile says nothing.
+            let Ok(told) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            ns += told.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).context("time of a thread")?;
+        }
+        Ok(Duration::from_nanos(ns))
+    }
+
+    /// The most memory that it had at once, bytes.
+    ///
+    /// # Errors
+    /// When this machine does not say.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        let told = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = told.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("VmHWM")?;
+        Ok(kib.trim().parse::<u64>()? * 1024)
+    }
+
     /// Whether it can be called.
-    pub(crate) fn is_alive(&mut self) -> bool {
+    pub fn is_alive(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(None))
     }
 
     /// Ends the process as if the machine were gone.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -187,7 +242,7 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.kill();
-        self.api.abort();
+        self.server.abort();
     }
 }
 
@@ -195,18 +250,37 @@ impl Drop for Instance {
 struct Api {
     called: AsyncMutex<mpsc::UnboundedReceiver<Call>>,
     calls: AtomicU64,
-    open: Mutex<HashMap<String, oneshot::Sender<Result<Value, NoAnswer>>>>,
+    open: Mutex<HashMap<String, Given>>,
+    timed: Mutex<Timed>,
+}
+
+/// A call that a process was given.
+struct Given {
+    at: Instant,
+    caller: oneshot::Sender<Result<Value, NoAnswer>>,
+}
+
+/// When it answered.
+#[derive(Default)]
+struct Timed {
+    first_answer: Option<Instant>,
+    billed: Duration,
 }
 
 impl Api {
+    fn timed(&self) -> MutexGuard<'_, Timed> {
+        self.timed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
         let path = request.uri().path().strip_prefix(API).unwrap_or_default().to_owned();
         let is_get = request.method() == Method::GET;
         let body = request.into_body().collect().await?.to_bytes();
+        let now = Instant::now();
         match *path.split('/').collect::<Vec<_>>() {
             ["invocation", "next"] if is_get => self.next().await,
-            ["invocation", id, "response"] => Ok(self.close(id, Ok(serde_json::from_slice(&body)?))?),
-            ["invocation", id, "error"] => self.close(id, Err(NoAnswer::Failed(text(&body)))),
+            ["invocation", id, "response"] => self.close(id, Ok(serde_json::from_slice(&body)?), now),
+            ["invocation", id, "error"] => self.close(id, Err(NoAnswer::Failed(text(&body))), now),
             // Lambda ends a process that says so, and so does it itself.
             ["init", "error"] => accepted(),
             _ => Ok(Response::builder().status(StatusCode::NOT_FOUND).body(Full::default())?),
@@ -221,7 +295,8 @@ impl Api {
         };
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let id = format!("00000000-0000-0000-0000-{number:012}");
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), answer);
+        let given = Given { at: Instant::now(), caller: answer };
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), given);
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
         let response = Response::builder()
             .header("lambda-runtime-aws-request-id", id)
@@ -231,10 +306,14 @@ impl Api {
         Ok(response.body(event.into())?)
     }
 
-    fn close(&self, id: &str, answer: Result<Value, NoAnswer>) -> Result<Response<Full<Bytes>>> {
+    fn close(&self, id: &str, answer: Result<Value, NoAnswer>, now: Instant) -> Result<Response<Full<Bytes>>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Given { at, caller } = open.remove(id).context("an answer to no call")?;
+        let mut timed = self.timed();
+        timed.first_answer.get_or_insert(now);
+        timed.billed += now.duration_since(at);
         // Whoever has called may have gone.
-        let _ = open.remove(id).context("an answer to no call")?.send(answer);
+        let _ = caller.send(answer);
         accepted()
     }
 }

@@ -12,38 +12,48 @@ use rand_chacha::{
 
 /// What goes wrong, in percent.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// Of the calls: the process is killed in the middle.
-    pub(crate) killed: u32,
+    pub killed: u32,
     /// Of the batches: delivered once more when they are done.
-    pub(crate) twice: u32,
+    pub twice: u32,
     /// Of the batches: given to two processes at the same time.
-    pub(crate) at_once: u32,
+    pub at_once: u32,
     /// Of the writes to DynamoDB: refused because there are too many.
-    pub(crate) throttled: u32,
+    pub throttled: u32,
     /// Of the requests that change something, of any service: carried out, and then the connection breaks.
-    pub(crate) lost: u32,
+    pub lost: u32,
     /// Of the requests: they come late, even when who has sent them is no more.
-    pub(crate) late: u32,
+    pub late: u32,
 }
 
 /// How often each has happened.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
-    pub(crate) killed: AtomicU64,
-    pub(crate) twice: AtomicU64,
-    pub(crate) at_once: AtomicU64,
-    pub(crate) throttled: AtomicU64,
-    pub(crate) lost: AtomicU64,
-    pub(crate) late: AtomicU64,
+pub struct Told {
+    /// Processes.
+    pub killed: AtomicU64,
+    /// Batches.
+    pub twice: AtomicU64,
+    /// Batches.
+    pub at_once: AtomicU64,
+    /// Writes.
+    pub throttled: AtomicU64,
+    /// Answers.
+    pub lost: AtomicU64,
+    /// Requests.
+    pub late: AtomicU64,
 }
 
 impl Told {
     /// What was to happen, and never did.
-    pub(crate) fn missing(&self, faults: &Faults) -> Option<&'static str> {
+    pub fn missing(&self, faults: &Faults) -> Option<&'static str> {
         let wanted = [faults.killed, faults.twice, faults.at_once, faults.throttled, faults.lost, faults.late];
         let found = self.counts().into_iter().zip(wanted);
         found.into_iter().find(|((_, count), wanted)| *wanted > 0 && *count == 0).map(|((name, _), _)| name)
+    }
+
+    pub(super) fn count(number: &AtomicU64) {
+        number.fetch_add(1, Ordering::Relaxed);
     }
 
     fn counts(&self) -> [(&'static str, u64); 6] {
@@ -67,18 +77,18 @@ impl fmt::Display for Told {
 }
 
 /// A number generator of its own for each number, from one seed.
-pub(crate) fn random(seed: u64, number: u64) -> ChaCha8Rng {
+pub fn random(seed: u64, number: u64) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(number);
     random
 }
 
 /// Whether something happens.
-pub(crate) fn chance(random: &mut ChaCha8Rng, percent: u32) -> bool {
+pub fn chance(random: &mut ChaCha8Rng, percent: u32) -> bool {
     percent > 0 && up_to(random, 100) < percent
 }
 
 /// A number below `end`, which is above 0.
-pub(crate) fn up_to(random: &mut ChaCha8Rng, end: u32) -> u32 {
+pub fn up_to(random: &mut ChaCha8Rng, end: u32) -> u32 {
     random.next_u32() % end
 }

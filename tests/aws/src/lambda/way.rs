@@ -1,10 +1,7 @@
 //! The way of one process to AWS, on which things go wrong: an HTTP proxy of its own.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -32,23 +29,24 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{
-    faults::{Faults, Told, chance, up_to},
+use super::{
+    faults::{Faults, Told, chance, random, up_to},
     local,
+    meter::{Meter, Open},
 };
 
 /// How a request to DynamoDB begins the name of what it asks for, in this header.
-const TARGET: &str = "x-amz-target";
-const DYNAMODB: &str = "DynamoDB_20120810.";
+pub(super) const TARGET: &str = "x-amz-target";
+pub(super) const DYNAMODB: &str = "DynamoDB_20120810.";
 /// What DynamoDB counts as writes.
 const WRITES: [&str; 4] = ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"];
 /// How much later a late request comes: others can do a batch meanwhile.
 const LATE_MS_MAX: u32 = 300;
 
 /// A way. It ends with this.
-pub(crate) struct Way {
+pub struct Way {
     /// What is to be asked instead of AWS.
-    pub(crate) endpoint: String,
+    pub endpoint: String,
     state: Arc<State>,
     server: JoinHandle<()>,
 }
@@ -59,22 +57,23 @@ struct State {
     random: Mutex<ChaCha8Rng>,
     told: Arc<Told>,
     killing: Mutex<Option<Killing>>,
+    meter: Option<Arc<Meter>>,
 }
 
 /// At which request a process is killed.
 #[derive(Clone, Copy)]
-pub(crate) struct Killing {
+pub struct Killing {
     /// The process.
-    pub(crate) process: Pid,
+    pub process: Pid,
     /// Requests until then.
-    pub(crate) after: u32,
+    pub after: u32,
     /// What becomes of that one.
-    pub(crate) last: Last,
+    pub last: Last,
 }
 
 /// What becomes of the last request of a process that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Last {
+pub enum Last {
     /// It does not come to AWS.
     Lost,
     /// It is carried out, before the process is killed.
@@ -85,14 +84,34 @@ pub(crate) enum Last {
 
 impl Way {
     /// Opens a way to a port of this machine.
-    pub(crate) async fn open(port: u16, faults: Faults, random: ChaCha8Rng, told: Arc<Told>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn open(port: u16, faults: Faults, random: ChaCha8Rng, told: Arc<Told>) -> Result<Self> {
+        let (random, killing) = (Mutex::new(random), Mutex::default());
+        Self::with(State { port, faults, random, told, killing, meter: None }).await
+    }
+
+    /// Opens a way on which nothing goes wrong, and everything is counted.
+    ///
+    /// # Errors
+    /// As of [`Self::open`].
+    pub async fn metered(port: u16, meter: Arc<Meter>) -> Result<Self> {
+        let (random, told) = (Mutex::new(random(0, 0)), Arc::new(Told::default()));
+        let (faults, killing) = (Faults::default(), Mutex::default());
+        Self::with(State { port, faults, random, told, killing, meter: Some(meter) }).await
+    }
+
+    async fn with(state: State) -> Result<Self> {
         let listener = TcpListener::bind(local(0)).await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
-        let state = Arc::new(State { port, faults, random: Mutex::new(random), told, killing: Mutex::default() });
+        let state = Arc::new(state);
         let server = tokio::spawn({
             let state = Arc::clone(&state);
             async move {
                 while let Ok((client, _)) = listener.accept().await {
+                    // What is written in two pieces must not wait for the first to be acknowledged.
+                    let _ = client.set_nodelay(true);
                     tokio::spawn(serve(client, Arc::clone(&state)));
                 }
             }
@@ -101,7 +120,7 @@ impl Way {
     }
 
     /// Lets a process be killed by what it asks for, or not.
-    pub(crate) fn set_killing(&self, killing: Option<Killing>) {
+    pub fn set_killing(&self, killing: Option<Killing>) {
         *self.state.killing.lock().unwrap_or_else(PoisonError::into_inner) = killing;
     }
 }
@@ -129,7 +148,9 @@ async fn serve(client: TcpStream, state: Arc<State>) {
 
 async fn pass(request: Request<Incoming>, state: Arc<State>, behind: Arc<Behind>) -> Result<Response<Body>> {
     let (head, body) = request.into_parts();
-    let request = Request::from_parts(head, Full::new(body.collect().await?.to_bytes()));
+    let body = body.collect().await?.to_bytes();
+    let asked = state.meter.as_ref().map(|meter| Open::new(meter, &head, &body));
+    let request = Request::from_parts(head, Full::new(body));
     let is_asking = request.method() == Method::GET;
     let is_write = request.headers().get(TARGET).and_then(|name| name.to_str().ok()).is_some_and(is_write);
     let killing = state.killing();
@@ -156,6 +177,9 @@ async fn pass(request: Request<Incoming>, state: Arc<State>, behind: Arc<Behind>
         }
     });
     let answer = forwarded.await??;
+    if let Some(asked) = asked {
+        asked.answered(answer.body());
+    }
     if let Some(killing) = killing {
         if killing.last == Last::CarriedOut {
             state.told.kill(killing.process);
@@ -166,15 +190,17 @@ async fn pass(request: Request<Incoming>, state: Arc<State>, behind: Arc<Behind>
         Told::count(&state.told.lost);
         bail!("the answer is lost");
     }
-    Ok(answer)
+    Ok(answer.map(Full::new))
 }
 
-async fn forward(request: Request<Body>, port: u16, behind: &Behind) -> Result<Response<Body>> {
+async fn forward(request: Request<Body>, port: u16, behind: &Behind) -> Result<Response<Bytes>> {
     let mut behind = behind.lock().await;
     let mut sender = match behind.take().filter(|sender| !sender.is_closed()) {
         Some(sender) => sender,
         None => {
-            let (sender, connection) = handshake(TokioIo::new(TcpStream::connect(local(port)).await?)).await?;
+            let server = TcpStream::connect(local(port)).await?;
+            server.set_nodelay(true)?;
+            let (sender, connection) = handshake(TokioIo::new(server)).await?;
             tokio::spawn(connection);
             sender
         }
@@ -185,7 +211,7 @@ async fn forward(request: Request<Body>, port: u16, behind: &Behind) -> Result<R
     // It is sent in one piece.
     head.headers.remove(TRANSFER_ENCODING);
     *behind = Some(sender);
-    Ok(Response::from_parts(head, Full::new(body)))
+    Ok(Response::from_parts(head, body))
 }
 
 fn is_write(target: &str) -> bool {
@@ -234,10 +260,6 @@ impl State {
 }
 
 impl Told {
-    pub(crate) fn count(number: &AtomicU64) {
-        number.fetch_add(1, Ordering::Relaxed);
-    }
-
     fn kill(&self, process: Pid) {
         // It is no other one: whoever has started it has not waited for it.
         if kill(process, Signal::SIGKILL).is_ok() {

@@ -12,48 +12,51 @@ use anyhow::{Context as _, Result};
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Value, json};
-use tapeline_aws_tests::stack::{Account, Stack};
 use tempfile::TempDir;
 
-use crate::instance::Function;
+use super::instance::Function;
+use crate::stack::{Account, Stack};
 
 /// What is shown of a log when something went wrong.
 const LOG_BYTES_SHOWN: usize = 6_000;
 const LOG: &str = "log.txt";
-const METRICS: &str = "metrics.ndjson";
+const PRINTED: &str = "printed.ndjson";
 
 /// A pipeline.
-pub(crate) struct Pipeline {
+pub struct Pipeline {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Where what it stores is.
-    pub(crate) stack: Stack,
+    pub stack: Stack,
     /// The functions in the order of the data.
-    pub(crate) functions: Vec<Function>,
+    pub functions: Vec<Function>,
     /// The queue into each of them, and into none.
-    pub(crate) queues: Vec<String>,
+    pub queues: Vec<String>,
     /// Its partitions.
-    pub(crate) partitions: u32,
+    pub partitions: u32,
     folder: TempDir,
 }
 
 /// What a pipeline is made of.
-pub(crate) struct Plan<'a> {
+pub struct Plan<'a> {
     /// Its name.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
     /// Its stages, as in a pipeline file, each in a function of its own.
-    pub(crate) stages: Vec<Value>,
+    pub stages: Vec<Value>,
     /// How records enter it; none for what is fed with events.
-    pub(crate) watermark: Option<Value>,
+    pub watermark: Option<Value>,
     /// Its partitions.
-    pub(crate) partitions: u32,
+    pub partitions: u32,
     /// The package of its functions.
-    pub(crate) package: PathBuf,
+    pub package: PathBuf,
 }
 
 impl Plan<'_> {
     /// The pipeline of a file.
-    pub(crate) fn of_file<'a>(name: &'a str, file: &Path, partitions: u32, package: PathBuf) -> Result<Plan<'a>> {
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of_file<'a>(name: &'a str, file: &Path, partitions: u32, package: PathBuf) -> Result<Plan<'a>> {
         let file: Value = toml::from_str(&fs::read_to_string(file)?)?;
         let stages = file["stages"].as_array().context("stages")?.clone();
         Ok(Plan { name, stages, watermark: Some(file["watermark"].clone()), partitions, package })
@@ -62,7 +65,10 @@ impl Plan<'_> {
 
 impl Pipeline {
     /// Makes what it needs.
-    pub(crate) fn make(account: &Arc<Account>, plan: &Plan<'_>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When AWS does not take it.
+    pub fn make(account: &Arc<Account>, plan: &Plan<'_>) -> Result<Self> {
         let folder = TempDir::new()?;
         let made = account.runtime.block_on(Made::make(account, plan))?;
         let stages =
@@ -81,14 +87,17 @@ impl Pipeline {
     }
 
     /// The end of what the functions have logged.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let log = fs::read(self.folder.path().join(LOG)).unwrap_or_default();
         String::from_utf8_lossy(log.get(log.len().saturating_sub(LOG_BYTES_SHOWN)..).unwrap_or_default()).into_owned()
     }
 
     /// What the functions have told CloudWatch of a count, in all.
-    pub(crate) fn told(&self, metric: &str) -> Result<u64> {
-        let lines = fs::read_to_string(self.folder.path().join(METRICS)).context("what CloudWatch is told")?;
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn told(&self, metric: &str) -> Result<u64> {
+        let lines = fs::read_to_string(self.folder.path().join(PRINTED)).context("what CloudWatch is told")?;
         let counts = lines.lines().map(|line| {
             let line: Value = serde_json::from_str(line)?;
             Ok(line[metric].as_u64().unwrap_or_default())
@@ -188,7 +197,7 @@ impl Made {
                 environment,
                 package: plan.package.clone(),
                 log: folder.join(LOG),
-                metrics: folder.join(METRICS),
+                printed: folder.join(PRINTED),
             }
         };
         Ok(stages.iter().zip(&plan.stages).enumerate().map(function).collect())

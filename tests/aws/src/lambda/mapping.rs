@@ -19,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{
+use super::{
     faults::{Faults, Told, chance, random, up_to},
     instance::{Function, Instance, NoAnswer},
     way::{Last, Way},
@@ -39,7 +39,7 @@ const PROCESSES: usize = 2;
 const FAILURES_MAX: u32 = 20;
 
 /// A queue and its function.
-pub(crate) struct Mapping {
+pub struct Mapping {
     client: Client,
     queue: String,
     function: Function,
@@ -64,7 +64,7 @@ enum Death {
 
 impl Mapping {
     /// Nothing is asked yet. What goes wrong depends on the seed.
-    pub(crate) fn new(
+    pub fn new(
         client: Client,
         (queue, function): (String, Function),
         port: u16,
@@ -76,7 +76,10 @@ impl Mapping {
     }
 
     /// Brings messages until there are none, and none can come any more because whoever sends them has ended.
-    pub(crate) async fn run(mut self, has_ended: &AtomicBool) -> Result<()> {
+    ///
+    /// # Errors
+    /// When too many calls have no answer, or one has done less than it did before.
+    pub async fn run(mut self, has_ended: &AtomicBool) -> Result<()> {
         loop {
             let is_last = has_ended.load(Ordering::Acquire);
             let some = 1 + up_to(&mut self.random, MESSAGES_MAX).cast_signed();
@@ -206,7 +209,10 @@ async fn give(process: &mut Instance, event: &Value, death: Option<&Death>) -> R
 
 /// What Lambda makes of messages
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-fifo-queue-message-event>).
-pub(crate) fn event(messages: &[Message]) -> Result<Value> {
+///
+/// # Errors
+/// When a message has no attributes.
+pub fn event(messages: &[Message]) -> Result<Value> {
     let record = |message: &Message| {
         let attributes = message.attributes().context("attributes of a message")?;
         let attributes = attributes.iter().map(|(name, value)| (name.as_str().to_owned(), Value::from(value.as_str())));
@@ -226,7 +232,10 @@ pub(crate) fn event(messages: &[Message]) -> Result<Value> {
 }
 
 /// The messages of an event that an answer does not name as failed.
-pub(crate) fn done(event: &Value, answer: &Value) -> Result<BTreeSet<String>> {
+///
+/// # Errors
+/// When it is no answer to this event.
+pub fn done(event: &Value, answer: &Value) -> Result<BTreeSet<String>> {
     let ids = |list: &Value, name: &str| -> Result<BTreeSet<String>> {
         let list = list.as_array().context("a list")?;
         list.iter().map(|entry| Ok(entry[name].as_str().context("the name of a message")?.to_owned())).collect()
