@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -52,7 +52,7 @@ pub struct Components {
     package: PathBuf,
     bucket: String,
     client: Client,
-    pointers: BTreeMap<String, Pointer>,
+    pointers: Mutex<BTreeMap<String, Pointer>>,
     loaded: BTreeMap<String, Component>,
 }
 
@@ -85,7 +85,7 @@ impl Components {
         let path = package.join("engines");
         let engines = fs::read_to_string(&path)
             .map_err(|error| ComponentError::Unfit(format!("read {}: {error}", path.display())))?;
-        let (pointers, loaded) = (BTreeMap::new(), BTreeMap::new());
+        let (pointers, loaded) = (Mutex::default(), BTreeMap::new());
         Ok(Self { engine, engines: engines.trim().to_owned(), package, bucket, client, pointers, loaded })
     }
 
@@ -94,19 +94,23 @@ impl Components {
     ///
     /// # Errors
     /// When there is none, or nothing is known of a stage yet and the bucket does not answer.
-    pub async fn wanted(&mut self, stage: &str, component: &str) -> Result<Option<Arc<str>>, ComponentError> {
-        let known = self.pointers.remove(stage);
+    pub async fn wanted(&self, stage: &str, component: &str) -> Result<Option<Arc<str>>, ComponentError> {
+        let known = self.pointers().remove(stage);
         let pointer = match known {
             Some(known) if known.read.elapsed() < POINTER_AGE_MAX => known,
             known => self.read_pointer(stage, known).await?,
         };
         let to = pointer.to.clone();
-        self.pointers.insert(stage.to_owned(), pointer);
+        self.pointers().insert(stage.to_owned(), pointer);
         match to {
             Pointed::Nowhere => self.packaged_digest(component).map(Some),
             Pointed::To(digest) => Ok(Some(digest)),
             Pointed::Unreadable => Ok(None),
         }
+    }
+
+    fn pointers(&self) -> MutexGuard<'_, BTreeMap<String, Pointer>> {
+        self.pointers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read_pointer(&self, stage: &str, known: Option<Pointer>) -> Result<Pointer, ComponentError> {

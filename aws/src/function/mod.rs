@@ -146,21 +146,33 @@ impl Function {
     /// # Errors
     /// When it is not done; then none behind it may be.
     pub async fn take(&mut self, partition: u32, message: &Received, until: Instant) -> Result<Done, Undone> {
-        let job = self.job(partition, message, until).await?;
+        // What a new process must know is asked for while the records are stored.
+        let known = self.known.remove(&partition);
+        let begun = async {
+            match known {
+                Some(known) => Ok(known),
+                None => self.begin(partition).await,
+            }
+        };
+        let (job, begun, _) = futures_util::join!(self.job(partition, message, until), begun, self.ask());
+        let mut begun = Some(begun);
+        let job = job?;
         let received = job.work.received();
         let mut tries = 0;
         // Whether some of it was committed here.
         let mut is_ours = false;
         loop {
-            let before = match self.known.remove(&partition) {
-                Some(known) => known,
-                None => match self.begin(partition).await {
-                    Err(Undone::State(StateError::Conflict)) if tries < TRIES_MAX => {
-                        tries += 1;
-                        continue;
-                    }
-                    begun => begun?,
-                },
+            let begun = match (begun.take(), self.known.remove(&partition)) {
+                (Some(begun), _) => begun,
+                (None, Some(known)) => Ok(known),
+                (None, None) => self.begin(partition).await,
+            };
+            let before = match begun {
+                Err(Undone::State(StateError::Conflict)) if tries < TRIES_MAX => {
+                    tries += 1;
+                    continue;
+                }
+                begun => begun?,
             };
             if job.number <= before.meta.last_of(&job.producer) {
                 self.known.insert(partition, before);
@@ -194,6 +206,13 @@ impl Function {
             return Err(Undone::Layout { stored: last.meta.layout, deployed });
         }
         self.deliver(partition, last).await
+    }
+
+    /// Asks what the stages are to run, if that was not asked lately; whoever needs it finds it known then, or asks again.
+    async fn ask(&self) {
+        let stages = self.settings.stages.iter();
+        let asked = stages.map(|stage| self.components.wanted(&stage.name, &stage.component));
+        futures_util::future::join_all(asked).await;
     }
 
     /// What a message asks for. Of the first function, what it brings is stored as it came.
