@@ -23,7 +23,7 @@ mod work;
 pub use clients::{Clients, NotInLambda, Place};
 pub use components::{ComponentError, Components};
 pub use delivery::Nowhere;
-pub use dynamo::{DynamoBucket, KEY, NUMBER, VALUE};
+pub use dynamo::{DynamoBucket, KEY, NUMBER, PACKED, VALUE};
 pub use function::{Done, Function, Received, Undone};
 pub use position::{PROBATION, Partial, Position, Runs};
 pub use settings::{Entrance, Settings, SettingsError, StageSettings};
