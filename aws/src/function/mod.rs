@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use tapeline_runtime::{Component, Fault};
 use tapeline_state::{Limits, Next, Root, Scope, StateError};
 
@@ -197,8 +198,12 @@ impl Function {
         }
     }
 
-    /// What was committed last in a partition, once it is delivered.
-    async fn begin(&self, partition: u32) -> Result<Root<Position>, Undone> {
+    /// What was committed last in a partition, once it is delivered. Boxed: it would be compiled once for each caller.
+    fn begin(&self, partition: u32) -> BoxFuture<'_, Result<Root<Position>, Undone>> {
+        self.begin_last(partition).boxed()
+    }
+
+    async fn begin_last(&self, partition: u32) -> Result<Root<Position>, Undone> {
         let last = self.scope(partition).begin().await?;
         let deployed = self.layout();
         // Before anything goes out in the name of others.
@@ -212,7 +217,7 @@ impl Function {
     async fn ask(&self) {
         let stages = self.settings.stages.iter();
         let asked = stages.map(|stage| self.components.wanted(&stage.name, &stage.component));
-        futures_util::future::join_all(asked).await;
+        join_all(asked).await;
     }
 
     /// What a message asks for. Of the first function, what it brings is stored as it came.
