@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::{BoxFuture, FutureExt as _, join_all};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
 use tapeline_runtime::{Component, Fault};
 use tapeline_state::{Limits, Next, Root, Scope, StateError};
 
@@ -199,8 +199,8 @@ impl Function {
     }
 
     /// What was committed last in a partition, once it is delivered. Boxed: it would be compiled once for each caller.
-    fn begin(&self, partition: u32) -> BoxFuture<'_, Result<Root<Position>, Undone>> {
-        self.begin_last(partition).boxed()
+    fn begin(&self, partition: u32) -> LocalBoxFuture<'_, Result<Root<Position>, Undone>> {
+        self.begin_last(partition).boxed_local()
     }
 
     async fn begin_last(&self, partition: u32) -> Result<Root<Position>, Undone> {
