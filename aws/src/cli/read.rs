@@ -37,8 +37,8 @@ A line is a JSON object, a row. Those of one symbol come in the order of their k
 read, and AWS is paid for that.
 
 Examples:
-  tapeline-aws rows tapeline-bitcoin-trades bars --symbol BTCUSDT --limit 20
-  tapeline-aws rows tapeline-bitcoin-trades trades --symbol BTCUSDT --from 2024-08-08T12:00:00Z --to 2024-08-08T13:00:00Z")]
+  tapeline-aws rows tapeline-bitcoin-trades bars --symbol BINANCE:BTCUSDT --limit 20
+  tapeline-aws rows tapeline-bitcoin-trades trades --symbol BINANCE:BTCUSDT --from 2024-08-08T12:00:00Z --to 2024-08-08T13:00:00Z")]
 pub(crate) struct RowsCommand {
     /// The stack
     stack: String,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::{operation::query::builders::QueryFluentBuilder, types::AttributeValue};
 use serde_json::{Number, Value};
 use tapeline_events::{Unit, format_time, parse_time};
 
@@ -49,9 +49,10 @@ pub async fn rows<E: From<OperateError>>(
         }
         Ok(ControlFlow::Continue(()))
     };
+    let is_by_time = is_by_time(account, stack, query).await?;
     let mut start = None;
     loop {
-        let (items, next) = page(account, stack, query, start).await?;
+        let (items, next) = page(account, stack, query, is_by_time, start).await?;
         for item in items {
             if take(item)?.is_break() {
                 return Ok(());
@@ -66,11 +67,37 @@ pub async fn rows<E: From<OperateError>>(
 
 type Item = std::collections::HashMap<String, AttributeValue>;
 
+/// Whether times are asked for, of a symbol whose rows are in the order of time: it comes first behind the symbol.
+async fn is_by_time(account: &Account, stack: &Stack, query: &Query) -> Result<bool, OperateError> {
+    let Some(symbol) = query.symbol.as_ref().filter(|_| query.has_times()) else { return Ok(false) };
+    let one =
+        of_symbol(account, stack, query, symbol).key_condition_expression("#table_symbol = :table_symbol").limit(1);
+    let found = one.send().await.map_err(|error| {
+        OperateError::refused(format!("read table {} in {}", query.table, stack.rows_table), &error)
+    })?;
+    let first = found.items().first().and_then(|item| at(item).split('/').next());
+    Ok(first.is_some_and(|first| parse_time(first).is_ok()))
+}
+
+/// A query of a symbol, without its condition.
+fn of_symbol(account: &Account, stack: &Stack, query: &Query, symbol: &str) -> QueryFluentBuilder {
+    let ask = account.dynamodb.query().table_name(&stack.rows_table).consistent_read(true);
+    let ask = ask.expression_attribute_names("#table_symbol", TABLE_SYMBOL);
+    let key = AttributeValue::S(format!("{}/{symbol}", query.table));
+    ask.expression_attribute_values(":table_symbol", key)
+}
+
+/// The keys of an item behind its symbol.
+fn at(item: &Item) -> &str {
+    item.get(AT).and_then(|at| at.as_s().ok()).map(String::as_str).unwrap_or_default()
+}
+
 /// Items from a place on, and the place behind them if there are more.
 async fn page(
     account: &Account,
     stack: &Stack,
     query: &Query,
+    is_by_time: bool,
     start: Option<Item>,
 ) -> Result<(Vec<Item>, Option<Item>), OperateError> {
     let table = &stack.rows_table;
@@ -85,18 +112,13 @@ async fn page(
         return Ok((found.items.unwrap_or_default(), found.last_evaluated_key));
     };
     let mut condition = "#table_symbol = :table_symbol".to_owned();
-    let mut ask = account.dynamodb.query().table_name(table).consistent_read(true).set_exclusive_start_key(start);
-    ask = ask.expression_attribute_names("#table_symbol", TABLE_SYMBOL);
-    ask = ask.expression_attribute_values(":table_symbol", text(format!("{}/{symbol}", query.table)));
+    let mut ask = of_symbol(account, stack, query, symbol).set_exclusive_start_key(start);
     // One condition is all that a sort key may have; what else is asked for is looked at here.
-    if let Some(from) = query.from {
-        condition.push_str(" AND #at >= :from");
+    let first = query.from.map(|from| (" AND #at >= :time", from)).or(query.to.map(|to| (" AND #at < :time", to)));
+    if let Some((more, time)) = first.filter(|_| is_by_time) {
+        condition.push_str(more);
         ask = ask.expression_attribute_names("#at", AT);
-        ask = ask.expression_attribute_values(":from", text(format_time(from, Unit::Nanoseconds)));
-    } else if let Some(to) = query.to {
-        condition.push_str(" AND #at < :to");
-        ask = ask.expression_attribute_names("#at", AT);
-        ask = ask.expression_attribute_values(":to", text(format_time(to, Unit::Nanoseconds)));
+        ask = ask.expression_attribute_values(":time", text(format_time(time, Unit::Nanoseconds)));
     }
     let found = ask.key_condition_expression(condition).send().await;
     let found = found.map_err(|error| OperateError::refused(doing(), &error))?;
@@ -104,16 +126,19 @@ async fn page(
 }
 
 impl Query {
-    /// Whether the time of an item, the first key behind the symbol, is one of those that are asked for.
+    const fn has_times(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
+    /// Whether the time of an item, the first among its keys, is one of those that are asked for.
     fn has_in_time(&self, item: &Item) -> Result<bool, OperateError> {
-        if self.from.is_none() && self.to.is_none() {
+        if !self.has_times() {
             return Ok(true);
         }
-        let at = item.get(AT).and_then(|at| at.as_s().ok()).map(String::as_str).unwrap_or_default();
-        let time = at.split('/').next().and_then(|time| parse_time(time).ok()).map(|(time, _)| time);
-        let time = time.ok_or_else(|| {
+        let at = at(item);
+        let time = at.split('/').find_map(|key| parse_time(key).ok()).map(|(time, _)| time).ok_or_else(|| {
             OperateError::wrong(format!(
-                "read table {} by time: behind the symbol its key has {at:?} and no time; leave --from and --to out",
+                "read table {} by time: its keys are the symbol and {at:?}, and no time; leave --from and --to out",
                 self.table
             ))
         })?;
@@ -169,6 +194,8 @@ mod tests {
         assert_eq!(has("1970-01-01T00:00:09.999999999Z/1").ok(), Some(false));
         assert_eq!(has("1970-01-01T00:00:10.000000000Z").ok(), Some(true));
         assert_eq!(has("1970-01-01T00:00:20.000000000Z/1").ok(), Some(false));
+        // Bars have their interval before it.
+        assert_eq!(has("1m/1970-01-01T00:00:19.000000000Z").ok(), Some(true));
         let told = has("09223372036854775813/x").unwrap_err().to_string();
         assert!(told.contains("table bars") && told.contains("no time"), "{told}");
         assert_eq!(Query::default().has_in_time(&item("x")).ok(), Some(true));

@@ -28,7 +28,7 @@ Examples:
   tapeline query averages --symbol BINANCE:BTCUSDT --limit 20
   tapeline query trades --from 2024-08-08 --to 2024-08-09T12:00:00Z --format csv > trades.csv
   tapeline query alarms --format json | jq '.[].deviation'
-  tapeline query bars --aws tapeline-bitcoin-trades --symbol BTCUSDT --from 2024-08-08")]
+  tapeline query bars --aws tapeline-bitcoin-trades --symbol BINANCE:BTCUSDT --from 2024-08-08")]
 pub(super) struct QueryCommand {
     /// Name of the table
     table: String,

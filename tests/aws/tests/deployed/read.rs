@@ -10,7 +10,9 @@ use tapeline_aws_tests::{
 };
 use tapeline_harness::program;
 
+/// As the vendor calls it, and as the rows do.
 const SYMBOL: &str = "BTCUSDT";
+const ROWS_SYMBOL: &str = "BINANCE:BTCUSDT";
 
 pub(crate) fn it_is_read_as_what_one_process_has_stored(stack: &Stack, data: &Path) -> Result<()> {
     let counted = ledger::of_lines(stack, &tapeline(stack, &["ledger", "--format", "json"])?)?;
@@ -22,16 +24,21 @@ pub(crate) fn it_is_read_as_what_one_process_has_stored(stack: &Stack, data: &Pa
     let table = tapeline(stack, &["ledger", "--format", "csv"])?;
     ensure!(table.starts_with("stage,symbol,day,in,out,"), "{table}");
 
-    let all = same(stack, data, &["bars", "--symbol", SYMBOL])?;
+    let all = same(stack, data, &["bars", "--symbol", ROWS_SYMBOL])?;
     let time = |at: usize| all.get(at).and_then(|row| row.get("start")).cloned().context("a bar with its start");
     let (from, to) = (time(all.len() / 4)?, time(all.len() / 2)?);
-    let from_on = same(stack, data, &["bars", "--symbol", SYMBOL, "--from", &from])?;
-    let before = same(stack, data, &["bars", "--symbol", SYMBOL, "--to", &to])?;
-    let between = same(stack, data, &["bars", "--symbol", SYMBOL, "--from", &from, "--to", &to])?;
+    let from_on = same(stack, data, &["bars", "--symbol", ROWS_SYMBOL, "--from", &from])?;
+    let before = same(stack, data, &["bars", "--symbol", ROWS_SYMBOL, "--to", &to])?;
+    let between = same(stack, data, &["bars", "--symbol", ROWS_SYMBOL, "--from", &from, "--to", &to])?;
     let sizes = (from_on.len(), before.len(), between.len());
     ensure!(between.first().is_some_and(|row| row.get("start") == Some(&from)), "{between:?}");
     ensure!(sizes.0 + sizes.1 == all.len() + sizes.2 && sizes.2 > 0, "{sizes:?} of {}", all.len());
-    ensure!(same(stack, data, &["trades", "--symbol", SYMBOL, "--limit", "3"])?.len() == 3, "three were asked for");
+    let trades = same(stack, data, &["trades", "--symbol", ROWS_SYMBOL, "--from", &from, "--to", &to])?;
+    ensure!(!trades.is_empty(), "no trades from {from} to {to}");
+    ensure!(
+        same(stack, data, &["trades", "--symbol", ROWS_SYMBOL, "--limit", "3"])?.len() == 3,
+        "three were asked for"
+    );
     // Without a symbol they come in another order.
     let mut whole = rows(stack, &["alarms"])?;
     let mut expected = embedded(data, &["alarms"])?;
