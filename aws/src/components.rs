@@ -53,7 +53,7 @@ pub struct Components {
     bucket: String,
     client: Client,
     pointers: Mutex<BTreeMap<String, Pointer>>,
-    loaded: BTreeMap<String, Component>,
+    loaded: Mutex<BTreeMap<String, Component>>,
 }
 
 /// What a stage is to run, as it was read last.
@@ -85,7 +85,7 @@ impl Components {
         let path = package.join("engines");
         let engines = fs::read_to_string(&path)
             .map_err(|error| ComponentError::Unfit(format!("read {}: {error}", path.display())))?;
-        let (pointers, loaded) = (Mutex::default(), BTreeMap::new());
+        let (pointers, loaded) = (Mutex::default(), Mutex::default());
         Ok(Self { engine, engines: engines.trim().to_owned(), package, bucket, client, pointers, loaded })
     }
 
@@ -111,6 +111,10 @@ impl Components {
 
     fn pointers(&self) -> MutexGuard<'_, BTreeMap<String, Pointer>> {
         self.pointers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, BTreeMap<String, Component>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read_pointer(&self, stage: &str, known: Option<Pointer>) -> Result<Pointer, ComponentError> {
@@ -148,8 +152,8 @@ impl Components {
     ///
     /// # Errors
     /// When there is none that fits this function.
-    pub async fn load(&mut self, digest: &str, component: &str) -> Result<Component, ComponentError> {
-        if let Some(loaded) = self.loaded.get(digest) {
+    pub async fn load(&self, digest: &str, component: &str) -> Result<Component, ComponentError> {
+        if let Some(loaded) = self.loaded().get(digest) {
             return Ok(loaded.clone());
         }
         let packaged = self.packaged(component).ok().filter(|(found, _)| **found == *digest);
@@ -163,10 +167,11 @@ impl Components {
         let compiled = unseal(self.engine.engine(), &stored).ok_or_else(unfit)?;
         let fit = self.engine.fit(&compiled, digest.into(), stored.len() as u64);
         let loaded = fit.map_err(|error| ComponentError::Unfit(format!("component {digest}: {error}")))?;
-        if self.loaded.len() >= KEPT_MAX {
-            self.loaded.clear();
+        let mut kept = self.loaded();
+        if kept.len() >= KEPT_MAX {
+            kept.clear();
         }
-        self.loaded.insert(digest.to_owned(), loaded.clone());
+        kept.insert(digest.to_owned(), loaded.clone());
         Ok(loaded)
     }
 

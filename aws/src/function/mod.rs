@@ -147,15 +147,15 @@ impl Function {
     /// # Errors
     /// When it is not done; then none behind it may be.
     pub async fn take(&mut self, partition: u32, message: &Received, until: Instant) -> Result<Done, Undone> {
-        // What a new process must know is asked for while the records are stored.
+        // What a new process must know is asked for while the records are stored, and made ready while the state is awaited.
         let known = self.known.remove(&partition);
         let begun = async {
             match known {
                 Some(known) => Ok(known),
-                None => self.begin(partition).await,
+                None => futures_util::join!(self.begin(partition), self.ask()).0,
             }
         };
-        let (job, begun, _) = futures_util::join!(self.job(partition, message, until), begun, self.ask());
+        let (job, begun) = futures_util::join!(self.job(partition, message, until), begun);
         let mut begun = Some(begun);
         let job = job?;
         let received = job.work.received();
@@ -213,10 +213,14 @@ impl Function {
         self.deliver(partition, last).await
     }
 
-    /// Asks what the stages are to run, if that was not asked lately; whoever needs it finds it known then, or asks again.
+    /// Asks what the stages are to run, if that was not asked lately, and makes it ready: whoever needs it finds it so then,
+    /// or is told what is wrong with it.
     async fn ask(&self) {
-        let stages = self.settings.stages.iter();
-        let asked = stages.map(|stage| self.components.wanted(&stage.name, &stage.component));
+        let asked = self.settings.stages.iter().map(|stage| async {
+            if let Ok(Some(digest)) = self.components.wanted(&stage.name, &stage.component).await {
+                let _ = self.components.load(&digest, &stage.component).await;
+            }
+        });
         join_all(asked).await;
     }
 
