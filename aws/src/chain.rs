@@ -112,12 +112,12 @@ pub(crate) async fn run<B: Bucket>(
         };
         let (mut passed, mut tally) = called;
         let mut aside = std::mem::take(&mut passed.rejects);
-        let mut not_believed = Vec::new();
+        let mut aside_behind = Vec::new();
         if let Some(entrance) = place.entrance.filter(|_| at == 0) {
             let mut watermark = Watermark::new(entrance.watermark);
             watermark.set(place.before.meta.newest, place.before.meta.watermark);
             let events = std::mem::take(&mut passed.events);
-            passed.events = assign(&mut watermark, events, caller.names(), &mut not_believed, &mut tally);
+            passed.events = assign(&mut watermark, events, caller.names(), &mut aside_behind, &mut tally);
             outcome.times = Some((watermark.newest(), watermark.current()));
         }
         outcome.rows.append(&mut passed.rows);
@@ -126,9 +126,11 @@ pub(crate) async fn run<B: Bucket>(
         if at == last {
             for (partition, events) in divide(events, caller.names(), place) {
                 let cut = cut(events, caller.names());
-                let counted_by = if place.entrance.is_some() && at == 0 { BEHIND_IT } else { STAGE };
+                // What has come past our own step is put aside by that.
+                let is_behind = place.entrance.is_some() && at == 0;
+                let (by, aside) = if is_behind { (BEHIND_IT, &mut aside_behind) } else { (STAGE, &mut aside) };
                 for event in &cut.too_large {
-                    put_aside_too_large(event, caller.names(), &mut aside, (&mut tally, counted_by));
+                    put_aside_too_large(event, caller.names(), aside, (&mut tally, by));
                 }
                 outcome.out.extend(cut.hops.into_iter().map(|hop| (partition, hop)));
             }
@@ -138,7 +140,7 @@ pub(crate) async fn run<B: Bucket>(
             work = Work::of_hop(hop).map_err(Fault::from).map_err(failed)?;
         }
         outcome.ledger.extend(Line::of(tally.take(&[(STAGE, &name), (BEHIND_IT, WATERMARK_STAGE)], caller.names())));
-        let aside = [(name, aside), (WATERMARK_STAGE.to_owned(), not_believed)];
+        let aside = [(name, aside), (WATERMARK_STAGE.to_owned(), aside_behind)];
         outcome.aside.extend(aside.into_iter().filter(|(_, lines)| !lines.is_empty()));
         stage.keep(component, caller);
     }

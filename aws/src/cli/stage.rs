@@ -172,7 +172,9 @@ impl Push {
         let component = visible(&component);
         let there = if is_new { "" } else { ", which was there" };
         say(&match from == to {
-            true => format!("{}: runs {to} already ({component})", self.stage),
+            true => {
+                format!("{}: was pointed to {to} already ({component}); `stage list` says who took it back", self.stage)
+            }
             false => format!("{}: from {from} to {to} ({component}{there}), from the next batch on", self.stage),
         })?;
         Ok(ExitCode::SUCCESS)
@@ -185,7 +187,7 @@ impl Rollback {
         let to = self.to.unwrap_or(To::Before);
         let (from, to) = rollback(&account, &stack, &self.stage, &to, &change(self.why)).await?;
         say(&match from == to {
-            true => format!("{}: runs {to} already", self.stage),
+            true => format!("{}: was pointed to {to} already", self.stage),
             false => format!("{}: from {from} to {to}, from the next batch on", self.stage),
         })?;
         Ok(ExitCode::SUCCESS)

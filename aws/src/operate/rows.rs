@@ -38,9 +38,11 @@ pub async fn rows<E: From<OperateError>>(
     mut each: impl FnMut(Row) -> Result<(), E>,
 ) -> Result<(), E> {
     let doing = || format!("read table {} in {}", query.table, stack.rows_table);
+    let is_by_time = is_by_time(account, stack, query).await?;
     let mut left = query.limit.unwrap_or(u64::MAX);
     let mut take = |item: Item| -> Result<ControlFlow<()>, E> {
-        if left == 0 {
+        let is_over = is_by_time && query.to.is_some_and(|to| at(&item) >= format_time(to, Unit::Nanoseconds).as_str());
+        if left == 0 || is_over {
             return Ok(ControlFlow::Break(()));
         }
         if query.has_in_time(&item)? {
@@ -49,7 +51,6 @@ pub async fn rows<E: From<OperateError>>(
         }
         Ok(ControlFlow::Continue(()))
     };
-    let is_by_time = is_by_time(account, stack, query).await?;
     let mut start = None;
     loop {
         let (items, next) = page(account, stack, query, is_by_time, start).await?;
@@ -113,7 +114,7 @@ async fn page(
     };
     let mut condition = "#table_symbol = :table_symbol".to_owned();
     let mut ask = of_symbol(account, stack, query, symbol).set_exclusive_start_key(start);
-    // One condition is all that a sort key may have; what else is asked for is looked at here.
+    // From where on; where it ends is seen here, since `to` itself, and what is behind it, is none of it.
     let first = query.from.map(|from| (" AND #at >= :time", from)).or(query.to.map(|to| (" AND #at < :time", to)));
     if let Some((more, time)) = first.filter(|_| is_by_time) {
         condition.push_str(more);

@@ -37,8 +37,13 @@ const DROPPED: &str = "dropped:";
 const NO_DAY: &str = "-";
 /// Bytes of the partition key, of 2048 that it may have.
 const STAGE_SYMBOL_BYTES_MAX: usize = 2_000;
-/// Bytes of the name of a rule. A stage has some two hundred rules at most, and an item 400 KB.
+/// Bytes of the name of a rule.
 const RULE_BYTES_MAX: usize = 255;
+/// Rules of a line, since an expression has 4 KB: what others have dropped is counted together.
+const RULES_MAX: usize = 100;
+const OTHER_RULES: &str = "~others";
+/// Days that times in nanoseconds reach, before and after 1970. A component may say any number.
+const DAYS_MAX: i32 = 106_752;
 
 /// What a commit adds to the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +68,13 @@ pub struct Ledger {
 impl Line {
     /// Lines of counts.
     pub(crate) fn of(counted: BTreeMap<LedgerKey, Counts>) -> impl Iterator<Item = Self> {
-        let line =
-            |(LedgerKey { stage, symbol, day, .. }, counts)| Self { stage, symbol, day: day.map(|day| day.0), counts };
+        let day = |day: Option<Day>| day.map(|day| day.0).filter(|day| (-DAYS_MAX..=DAYS_MAX).contains(day));
+        let line = move |(key, counts): (LedgerKey, Counts)| Self {
+            stage: key.stage,
+            symbol: key.symbol,
+            day: day(key.day),
+            counts,
+        };
         counted.into_iter().map(line)
     }
 }
@@ -112,7 +122,8 @@ impl Ledger {
         Some(update.expression_attribute_values(":step", AttributeValue::N(part.step.to_string())))
     }
 
-    /// The ledger of these stages, which are numbered in this order: of all symbols, or of one.
+    /// The ledger of these stages, which are numbered in this order, all others behind them: of all symbols; or of one, then
+    /// without others.
     ///
     /// # Errors
     /// When the table cannot be read, or an item in it is none of ours.
@@ -172,8 +183,10 @@ fn columns(counts: &Counts) -> Vec<(String, u64)> {
     let Counts { entered, out, duplicate, late, dead, dropped, derived } = counts;
     let fixed = NAMES.into_iter().zip([entered, out, duplicate, late, dead, derived]);
     let fixed = fixed.map(|(name, count)| (name.to_owned(), *count));
-    let dropped = dropped.iter().map(|(rule, count)| (format!("{DROPPED}{}", fitted(rule, RULE_BYTES_MAX)), *count));
-    fixed.chain(dropped).collect()
+    let named = dropped.iter().take(RULES_MAX);
+    let named = named.map(|(rule, count)| (format!("{DROPPED}{}", fitted(rule, RULE_BYTES_MAX)), *count));
+    let others = dropped.values().skip(RULES_MAX).sum();
+    fixed.chain(named).chain([(format!("{DROPPED}{OTHER_RULES}"), others)]).collect()
 }
 
 const NAMES: [&str; 6] = ["in", "out", "duplicate", "late", "dead", "derived"];
@@ -184,7 +197,8 @@ fn read(item: &Item, stages: &[String]) -> Option<(LedgerKey, Counts)> {
     let (stage, symbol) = text(STAGE_SYMBOL)?.split_once('/')?;
     let (day, _) = text(DAY_PARTITION)?.split_once('/')?;
     let day = if day == NO_DAY { None } else { Some(Day::parse(day)?) };
-    let stage_index = u32::try_from(stages.iter().position(|known| known == stage)?).ok()?;
+    let stage_index = stages.iter().position(|known| known == stage).unwrap_or(stages.len());
+    let stage_index = u32::try_from(stage_index).ok()?;
     let mut counts = Counts::default();
     for (name, value) in item {
         let Ok(count) = value.as_n() else { continue };
@@ -226,6 +240,24 @@ mod tests {
         assert_eq!((key.day, found), (Day::parse("2024-08-08"), counts()));
         item.insert(DAY_PARTITION.to_owned(), AttributeValue::S("-/000".to_owned()));
         assert_eq!(read(&item, &stages).unwrap().0.day, None);
-        assert_eq!(read(&item, &stages[..1]), None);
+        // One that the pipeline has no more.
+        assert_eq!(read(&item, &stages[..1]).unwrap().0.stage_index, 1);
+        item.insert(DAY_PARTITION.to_owned(), AttributeValue::S("what".to_owned()));
+        assert_eq!(read(&item, &stages), None);
+    }
+
+    #[test]
+    fn what_a_component_says_has_limits() {
+        let dropped = (0..300).map(|rule| (format!("rule-{rule:03}"), 2)).collect();
+        let many = Counts { entered: 600, dropped, ..Counts::default() };
+        let columns = columns(&many);
+        assert_eq!(columns.len(), NAMES.len() + RULES_MAX + 1);
+        let total: u64 = columns.iter().filter(|(name, _)| name.starts_with(DROPPED)).map(|(_, count)| count).sum();
+        assert_eq!((total, columns.last().unwrap().1), (600, 400));
+        let key =
+            |day| LedgerKey { stage_index: 0, stage: "fetch".to_owned(), symbol: String::new(), day: Some(Day(day)) };
+        let counted = [7, DAYS_MAX, 99_999_999, i32::MIN].map(|day| (key(day), counts())).into();
+        let days: Vec<_> = Line::of(counted).map(|line| line.day).collect();
+        assert_eq!(days, [None, Some(7), Some(DAYS_MAX), None]);
     }
 }
