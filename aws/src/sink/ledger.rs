@@ -66,16 +66,14 @@ pub struct Ledger {
 }
 
 impl Line {
-    /// Lines of counts.
+    /// Lines of counts, each of an item of its own.
     pub(crate) fn of(counted: BTreeMap<LedgerKey, Counts>) -> impl Iterator<Item = Self> {
-        let day = |day: Option<Day>| day.map(|day| day.0).filter(|day| (-DAYS_MAX..=DAYS_MAX).contains(day));
-        let line = move |(key, counts): (LedgerKey, Counts)| Self {
-            stage: key.stage,
-            symbol: key.symbol,
-            day: day(key.day),
-            counts,
-        };
-        counted.into_iter().map(line)
+        let mut lines: BTreeMap<(String, String, Option<i32>), Counts> = BTreeMap::new();
+        for (LedgerKey { stage, symbol, day, .. }, counts) in counted {
+            let day = day.map(|day| day.0).filter(|day| (-DAYS_MAX..=DAYS_MAX).contains(day));
+            lines.entry((stage, symbol, day)).or_default().add(&counts);
+        }
+        lines.into_iter().map(|((stage, symbol, day), counts)| Self { stage, symbol, day, counts })
     }
 }
 
@@ -232,7 +230,7 @@ mod tests {
         let stages = ["fetch".to_owned(), "dedup".to_owned()];
         let texts = [(STAGE_SYMBOL, "dedup/BRK/B"), (DAY_PARTITION, "2024-08-08/003")];
         let texts = texts.map(|(name, text)| (name.to_owned(), AttributeValue::S(text.to_owned())));
-        let numbers = columns(&counts()).into_iter().chain([(STEP.to_owned(), 4)]);
+        let numbers = columns(&counts()).into_iter().filter(|(_, count)| *count > 0).chain([(STEP.to_owned(), 4)]);
         let numbers = numbers.map(|(name, count)| (name, AttributeValue::N(count.to_string())));
         let mut item: Item = numbers.chain(texts).collect();
         let (key, found) = read(&item, &stages).unwrap();
@@ -257,7 +255,7 @@ mod tests {
         let key =
             |day| LedgerKey { stage_index: 0, stage: "fetch".to_owned(), symbol: String::new(), day: Some(Day(day)) };
         let counted = [7, DAYS_MAX, 99_999_999, i32::MIN].map(|day| (key(day), counts())).into();
-        let days: Vec<_> = Line::of(counted).map(|line| line.day).collect();
-        assert_eq!(days, [None, Some(7), Some(DAYS_MAX), None]);
+        let days: Vec<_> = Line::of(counted).map(|line| (line.day, line.counts.entered)).collect();
+        assert_eq!(days, [(None, 18), (Some(7), 9), (Some(DAYS_MAX), 9)]);
     }
 }

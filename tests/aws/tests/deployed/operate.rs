@@ -90,7 +90,7 @@ pub(crate) fn a_stage_is_pushed_listed_and_taken_back(stack: &Stack) -> Result<(
     let listed = at(one.digest())?;
     ensure!(listed["before"] == "deployed" && listed["by"] == "tester" && listed["since"].is_string(), "{listed}");
     let run = one.try_push(stack, stage)?;
-    ensure!(run.code == 0 && run.said.contains(&format!("pushed: runs {short} already")), "{run:?}");
+    ensure!(run.code == 0 && run.said.contains(&format!("pushed: was pointed to {short} already")), "{run:?}");
 
     other.push(stack, stage)?;
     ensure!(at(other.digest())?["before"] == one.digest(), "what was before");
