@@ -38,11 +38,9 @@ pub async fn rows<E: From<OperateError>>(
     mut each: impl FnMut(Row) -> Result<(), E>,
 ) -> Result<(), E> {
     let doing = || format!("read table {} in {}", query.table, stack.rows_table);
-    let is_by_time = is_by_time(account, stack, query).await?;
     let mut left = query.limit.unwrap_or(u64::MAX);
     let mut take = |item: Item| -> Result<ControlFlow<()>, E> {
-        let is_over = is_by_time && query.to.is_some_and(|to| at(&item) >= format_time(to, Unit::Nanoseconds).as_str());
-        if left == 0 || is_over {
+        if left == 0 {
             return Ok(ControlFlow::Break(()));
         }
         if query.has_in_time(&item)? {
@@ -51,6 +49,7 @@ pub async fn rows<E: From<OperateError>>(
         }
         Ok(ControlFlow::Continue(()))
     };
+    let is_by_time = is_by_time(account, stack, query).await?;
     let mut start = None;
     loop {
         let (items, next) = page(account, stack, query, is_by_time, start).await?;
@@ -114,12 +113,13 @@ async fn page(
     };
     let mut condition = "#table_symbol = :table_symbol".to_owned();
     let mut ask = of_symbol(account, stack, query, symbol).set_exclusive_start_key(start);
-    // From where on; where it ends is seen here, since `to` itself, and what is behind it, is none of it.
-    let first = query.from.map(|from| (" AND #at >= :time", from)).or(query.to.map(|to| (" AND #at < :time", to)));
-    if let Some((more, time)) = first.filter(|_| is_by_time) {
-        condition.push_str(more);
+    if is_by_time {
+        condition.push_str(" AND #at BETWEEN :from AND :to");
+        let time = |time| text(format_time(time, Unit::Nanoseconds));
         ask = ask.expression_attribute_names("#at", AT);
-        ask = ask.expression_attribute_values(":time", text(format_time(time, Unit::Nanoseconds)));
+        ask = ask.expression_attribute_values(":from", time(query.from.unwrap_or(i64::MIN)));
+        // A row of this very time is none of those that are asked for, and is left out here.
+        ask = ask.expression_attribute_values(":to", time(query.to.unwrap_or(i64::MAX)));
     }
     let found = ask.key_condition_expression(condition).send().await;
     let found = found.map_err(|error| OperateError::refused(doing(), &error))?;
