@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use std::collections::HashMap;
 
-use tapeline_state::{Bucket, StateError, is_page};
+use tapeline_state::{Bucket, Head, StateError, is_page};
 
 /// Bytes that are kept; then all of it is forgotten, which costs a read of each page.
 const BYTES_MAX: usize = 24 << 20;
@@ -93,7 +93,11 @@ impl<B: Bucket> Bucket for Cached<B> {
         self.store.increment(key, delta).await
     }
 
-    async fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
-        self.store.swap(key, expected, value).await
+    async fn head(&self, key: &str) -> Result<Option<Head>, StateError> {
+        self.store.head(key).await
+    }
+
+    async fn swap(&self, key: &str, expected: u64, head: &Head) -> Result<bool, StateError> {
+        self.store.swap(key, expected, head).await
     }
 }

@@ -1,27 +1,30 @@
 //! State in a DynamoDB table: an item for each key.
 //!
 //! The table's partition key is [`KEY`], a text, and it has no sort key. A value is the binary attribute [`VALUE`]. What
-//! `increment` makes is the number [`NUMBER`], which reads as 8 bytes, the lowest first, until a swap puts a value in its
-//! place. Reads are strongly consistent.
+//! `increment` makes is the number [`NUMBER`]. A head is both: its number, by which it is swapped, and its root. Reads are
+//! strongly consistent.
 //!
-//! A page of state, which is never changed, is the binary attribute [`PACKED`] instead where that is shorter: deflated
+//! A page of state, or a root, is the binary attribute [`PACKED`] instead of a value where that is shorter: deflated
 //! (RFC 1951). AWS is paid by the kilobyte.
 //!
 //! Keys are asked for one by one, several at once: the SDK asks again for each that was throttled, which it does not for
 //! those that a batch leaves undone.
 
-use std::io::{Read as _, Write as _};
+use std::{
+    collections::HashMap,
+    io::{Read as _, Write as _},
+};
 
 use aws_sdk_dynamodb::{
     Client,
     error::{DisplayErrorContext, SdkError},
-    operation::update_item::UpdateItemError,
+    operation::put_item::{PutItemError, builders::PutItemFluentBuilder},
     primitives::Blob,
     types::{AttributeValue, ReturnValue},
 };
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tapeline_state::{Bucket, StateError, is_page};
+use tapeline_state::{Bucket, Head, StateError, is_page};
 
 /// The partition key.
 pub const KEY: &str = "key";
@@ -37,6 +40,8 @@ const REQUESTS_MAX: usize = 16;
 /// Bytes of a page that is not worth it: what it has less costs nothing less.
 const UNPACKED_BYTES: usize = 1_024;
 
+type Item = HashMap<String, AttributeValue>;
+
 /// A table.
 #[derive(Clone, Debug)]
 pub struct DynamoBucket {
@@ -50,20 +55,22 @@ impl DynamoBucket {
         Self { client, table }
     }
 
+    async fn item(&self, key: &str) -> Result<Option<Item>, StateError> {
+        let get = self.client.get_item().table_name(&self.table).key(KEY, text(key)).consistent_read(true);
+        Ok(get.send().await.map_err(failed)?.item)
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
-        let found =
-            self.client.get_item().table_name(&self.table).key(KEY, text(key)).consistent_read(true).send().await;
-        let Some(item) = found.map_err(failed)?.item else { return Ok(None) };
-        match (item.get(VALUE).or_else(|| item.get(PACKED)), item.get(NUMBER)) {
-            (Some(AttributeValue::B(packed)), _) if !item.contains_key(VALUE) => {
-                unpacked(packed.as_ref()).map(Some).ok_or_else(|| StateError::Corrupt(key.to_owned()))
-            }
-            (Some(AttributeValue::B(value)), _) => Ok(Some(value.as_ref().to_vec())),
-            (None, Some(AttributeValue::N(number))) => {
-                let number: i64 = number.parse().map_err(|_| StateError::Corrupt(key.to_owned()))?;
-                Ok(Some(number.to_le_bytes().to_vec()))
-            }
-            _ => Err(StateError::Corrupt(key.to_owned())),
+        let value = |item| value_of(&item).ok_or_else(|| StateError::Corrupt(key.to_owned()));
+        self.item(key).await?.map(value).transpose()
+    }
+
+    /// Puts an item there, whatever was.
+    fn put(&self, key: &str, value: &[u8], packed: Option<Vec<u8>>) -> PutItemFluentBuilder {
+        let put = self.client.put_item().table_name(&self.table).item(KEY, text(key));
+        match packed {
+            Some(packed) => put.item(PACKED, AttributeValue::B(Blob::new(packed))),
+            None => put.item(VALUE, AttributeValue::B(Blob::new(value))),
         }
     }
 }
@@ -79,11 +86,7 @@ impl Bucket for DynamoBucket {
 
     async fn set_many(&self, values: &[(String, Vec<u8>)]) -> Result<(), StateError> {
         let puts = values.iter().map(|(key, value)| {
-            let put = self.client.put_item().table_name(&self.table).item(KEY, text(key));
-            let put = match packed(key, value) {
-                Some(packed) => put.item(PACKED, AttributeValue::B(Blob::new(packed))),
-                None => put.item(VALUE, bytes(value)),
-            };
+            let put = self.put(key, value, is_page(key).then(|| packed(value)).flatten());
             async move { put.send().await.map(drop).map_err(failed) }
         });
         let puts: Vec<_> = puts.collect();
@@ -110,23 +113,22 @@ impl Bucket for DynamoBucket {
         }
     }
 
-    async fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
-        let update = self.client.update_item().table_name(&self.table).key(KEY, text(key));
-        let update = update.update_expression("SET #value = :new").expression_attribute_names("#value", VALUE);
-        let update = update.expression_attribute_values(":new", bytes(value));
-        let update = update.expression_attribute_values(":old", bytes(expected));
-        let swapped = match <[u8; 8]>::try_from(expected) {
-            // It may be a number as yet.
-            Ok(number) => {
-                let number = i64::from_le_bytes(number).to_string();
-                update
-                    .condition_expression("#value = :old OR (attribute_not_exists(#value) AND #number = :number)")
-                    .expression_attribute_names("#number", NUMBER)
-                    .expression_attribute_values(":number", AttributeValue::N(number))
-            }
-            Err(_) => update.condition_expression("#value = :old"),
+    async fn head(&self, key: &str) -> Result<Option<Head>, StateError> {
+        let head = |item| head_of(&item).ok_or_else(|| StateError::Corrupt(key.to_owned()));
+        self.item(key).await?.map(head).transpose()
+    }
+
+    async fn swap(&self, key: &str, expected: u64, head: &Head) -> Result<bool, StateError> {
+        let put = self.put(key, &head.root, packed(&head.root));
+        let put = put.item(NUMBER, AttributeValue::N(head.number.to_string()));
+        let put = match expected {
+            0 => put.condition_expression("attribute_not_exists(#key)").expression_attribute_names("#key", KEY),
+            expected => put
+                .condition_expression("#number = :expected")
+                .expression_attribute_names("#number", NUMBER)
+                .expression_attribute_values(":expected", AttributeValue::N(expected.to_string())),
         };
-        match swapped.send().await {
+        match put.send().await {
             Ok(_) => Ok(true),
             Err(error) if is_refused(&error) => Ok(false),
             Err(error) => Err(failed(error)),
@@ -134,9 +136,24 @@ impl Bucket for DynamoBucket {
     }
 }
 
-/// A page made shorter, if that can be.
-fn packed(key: &str, value: &[u8]) -> Option<Vec<u8>> {
-    if value.len() <= UNPACKED_BYTES || !is_page(key) {
+/// The value that an item holds; `None` when it is damaged, or holds none.
+fn value_of(item: &Item) -> Option<Vec<u8>> {
+    match (item.get(VALUE), item.get(PACKED)) {
+        (Some(AttributeValue::B(value)), None) => Some(value.as_ref().to_vec()),
+        (None, Some(AttributeValue::B(packed))) => unpacked(packed.as_ref()),
+        _ => None,
+    }
+}
+
+/// The head that an item is; `None` when it is damaged, or none.
+fn head_of(item: &Item) -> Option<Head> {
+    let number = item.get(NUMBER)?.as_n().ok()?.parse().ok().filter(|number| *number > 0)?;
+    Some(Head { number, root: value_of(item)? })
+}
+
+/// A page or a root made shorter, if that can be.
+fn packed(value: &[u8]) -> Option<Vec<u8>> {
+    if value.len() <= UNPACKED_BYTES {
         return None;
     }
     let mut deflate = DeflateEncoder::new(Vec::new(), Compression::fast());
@@ -144,15 +161,15 @@ fn packed(key: &str, value: &[u8]) -> Option<Vec<u8>> {
     (packed.len() < value.len()).then_some(packed)
 }
 
-/// A page as it was; `None` when it is damaged.
+/// A page or a root as it was; `None` when it is damaged.
 fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
     let mut value = Vec::new();
     DeflateDecoder::new(packed).take(DynamoBucket::VALUE_BYTES_MAX).read_to_end(&mut value).ok()?;
     Some(value)
 }
 
-fn is_refused<R>(error: &SdkError<UpdateItemError, R>) -> bool {
-    error.as_service_error().is_some_and(UpdateItemError::is_conditional_check_failed_exception)
+fn is_refused<R>(error: &SdkError<PutItemError, R>) -> bool {
+    error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception)
 }
 
 fn failed<E, R>(error: SdkError<E, R>) -> StateError
@@ -166,10 +183,6 @@ fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
-fn bytes(bytes: &[u8]) -> AttributeValue {
-    AttributeValue::B(Blob::new(bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,12 +190,28 @@ mod tests {
     #[test]
     fn a_page_comes_out_as_it_was() {
         let page: Vec<u8> = (0..30_000_u32).flat_map(|at| (at / 3).to_le_bytes()).collect();
-        let short = packed("tapeline/segment/p/s/partition-0/7/1", &page).unwrap();
+        let short = packed(&page).unwrap();
         assert!(short.len() * 2 < page.len(), "{} of {} bytes", short.len(), page.len());
         assert_eq!(unpacked(&short), Some(page.clone()));
         assert_eq!(unpacked(&short[..short.len() / 2]), None);
-        // What can be swapped must be what was put there; what is small stays as it is.
-        assert_eq!(packed("tapeline/segment/p/s/partition-0/head", &page), None);
-        assert_eq!(packed("tapeline/segment/p/s/partition-0/7/1", &page[..UNPACKED_BYTES]), None);
+        assert_eq!(packed(&page[..UNPACKED_BYTES]), None, "what is small stays as it is");
+    }
+
+    #[test]
+    fn a_head_is_a_number_and_a_root() {
+        let blob = |bytes: &[u8]| AttributeValue::B(Blob::new(bytes));
+        let number = |text: &str| (NUMBER, AttributeValue::N(text.to_owned()));
+        let read = |item: &[(&str, AttributeValue)]| {
+            head_of(&item.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
+        };
+        let head = |root: &[u8]| Some(Head { number: 7, root: root.to_vec() });
+        assert_eq!(read(&[number("7"), (VALUE, blob(b"root"))]), head(b"root"));
+        let root = vec![1; 2_000];
+        assert_eq!(read(&[number("7"), (PACKED, blob(&packed(&root).unwrap()))]), head(&root));
+        assert_eq!(read(&[number("7"), (PACKED, blob(b"damaged"))]), None);
+        assert_eq!(read(&[number("7")]), None);
+        // As a program wrote it that kept its roots in pages.
+        assert_eq!(read(&[number("0"), (VALUE, blob(&[7, 0, 0, 0, 0, 0, 0, 0]))]), None);
+        assert_eq!(read(&[(VALUE, blob(b"root"))]), None);
     }
 }

@@ -36,11 +36,47 @@ pub trait Bucket: Sync {
     /// When the store does not answer, or something else is there.
     fn increment(&self, key: &str, delta: i64) -> impl Future<Output = Result<i64, StateError>> + Send;
 
-    /// Puts a value in the place of `expected`, at once, if that is there; whether it was.
+    /// What is committed; nothing where nothing is.
+    ///
+    /// # Errors
+    /// When the store does not answer, or something else is there.
+    fn head(&self, key: &str) -> impl Future<Output = Result<Option<Head>, StateError>> + Send;
+
+    /// Puts a head in the place of the one whose number is `expected`, at once; whether that was there. Where there is none,
+    /// its number is 0. A store that cannot do so where there is nothing has [`page_beside`] to itself, with the head's
+    /// number: nobody else writes there, and it is deleted unless this happens.
     ///
     /// # Errors
     /// When the store does not answer: it may have happened.
-    fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> impl Future<Output = Result<bool, StateError>> + Send;
+    fn swap(&self, key: &str, expected: u64, head: &Head) -> impl Future<Output = Result<bool, StateError>> + Send;
+}
+
+/// The key of a page, in the scope whose head has this key.
+pub fn page_beside(head: &str, number: u64) -> String {
+    let scope = head.rsplit_once('/').map_or("", |(scope, _)| scope);
+    format!("{scope}/{number}")
+}
+
+/// What is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Above 0, and never that of another commit.
+    pub number: u64,
+    /// What belongs to it.
+    pub root: Vec<u8>,
+}
+
+impl Head {
+    /// Both as one value: the number in 8 bytes, the lowest first, and the rest.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [&self.number.to_le_bytes(), self.root.as_slice()].concat()
+    }
+
+    /// What such a value says; nothing if it is none.
+    pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let (number, root) = bytes.split_first_chunk()?;
+        Some(Self { number: u64::from_le_bytes(*number), root: root.to_vec() }).filter(|head| head.number > 0)
+    }
 }
 
 /// Why there is no state, or no commit.
@@ -112,7 +148,7 @@ fn at_once(sizes: impl Iterator<Item = u64>) -> usize {
 
 /// How pages are written, and what is committed along with them: the first byte of each. Another number for whatever changes
 /// of these types, so that a program never takes the pages of another one for its own.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     // Numbers, texts and lists of known length can always be written.

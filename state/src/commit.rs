@@ -6,23 +6,22 @@ use serde::{Deserialize, Serialize};
 use tapeline_invoke::contract::Entry;
 
 use super::{
-    Meta, READS_MAX, Request, Scope,
+    Meta, Request, Scope,
     answers::Kept,
-    bucket::{Bucket, StateError, decode, delete_all, encode, get_all, set_all},
+    bucket::{Bucket, Head, StateError, delete_all, encode, set_all},
     tree::{self, Area, Edits, Page, Place, Record, Root, Slot},
 };
 
-/// Attempts between two commits whose pages are looked for, the last ones. Those that were too slow delete their own, so
-/// that only those of killed ones are found; not of one that has written after that commit, and is killed before its swap.
-const ATTEMPTS_MAX: u64 = 256;
-/// Bytes that a root may have of which nothing is known.
-const ROOT_BYTES: u64 = 512 << 10;
-/// Bytes by which a root may grow for each page while it gets its number: that, twice, and the page that is replaced.
-const ROOT_BYTES_ADDED: usize = 48;
+/// Pages of attempts between two commits that are deleted, the last ones: of 256 attempts with 2 MiB each. Those that were
+/// too slow delete their own, so that only those of killed ones are left; and those of one that has written after that
+/// commit, and is killed before its swap.
+const LOST_PAGES_MAX: u64 = 16_384;
 /// Commits that a root knows to have been before it: of so many an attempt can tell whether it was one of them.
 const BEFORE_MAX: usize = 64;
-/// The number of an attempt that has none yet.
-const UNNUMBERED: u64 = 0;
+/// Bytes of a head besides the root.
+const HEAD_BYTES: usize = 8;
+/// Where the numbers of pages begin that have none yet: what a root has in bytes does not grow when they get theirs.
+const UNNUMBERED: u64 = 1 << 63;
 /// Seconds that an area's last call may be wrong by.
 const CALLED_SECONDS: u64 = 60;
 
@@ -72,9 +71,9 @@ struct Draft {
 
 impl Draft {
     fn add(&mut self, bytes: Vec<u8>) -> Page {
+        let page = Page(UNNUMBERED + self.pages.len() as u64);
         self.pages.push(bytes);
-        // Pages of at least a record each, of changes that have a limit.
-        Page { attempt: UNNUMBERED, index: u32::try_from(self.pages.len()).unwrap_or(u32::MAX) }
+        page
     }
 }
 
@@ -90,13 +89,10 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
             return Ok(before.clone());
         }
         let mut draft = Draft::default();
-        let mut root = Root { previous: before.id, ..before.clone() };
+        let mut root = Root { id: u64::MAX, previous: before.id, ..before.clone() };
         root.before.push(before.id);
         let forgotten = root.before.len().saturating_sub(BEFORE_MAX);
         root.before.drain(..forgotten);
-        if before.id > 0 {
-            draft.replaced.push(Page::root(before.id));
-        }
         let forgotten = next.forgotten.and_then(|name| root.areas.remove(&name));
         draft.replaced.extend(forgotten.iter().flat_map(|area| &area.leaves).map(|leaf| leaf.page));
         for changes in next.changes {
@@ -117,98 +113,69 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
             root.answers.push(Kept::new(request, draft.add(answer), bytes));
             self.forget_answers(&mut root.answers, &mut draft.replaced);
         }
+        root.taken = draft.pages.len() as u64 + 1;
+        root.replaced = draft.replaced;
         self.check_size(&root, &draft.pages)?;
         // What is refused has not taken a number.
         self.reclaim(before).await?;
-        let id = self.bucket.increment(&self.attempts_key(), 1).await?;
-        root.take_number(u64::try_from(id).map_err(|_| StateError::Corrupt(self.attempts_key()))?);
-        root.pages = u32::try_from(draft.pages.len()).unwrap_or(u32::MAX);
-        root.replaced = draft.replaced;
-        self.write(before, &root, draft.pages).await?;
-        Ok(root)
+        let mut keys = self.write(&mut root, draft.pages).await?;
+        let head = Head { number: root.id, root: encode(&root) };
+        if self.bucket.swap(&self.head_key(), before.id, &head).await? || self.is_committed(root.id).await? {
+            return Ok(root);
+        }
+        keys.push(self.page_key(Page(root.id)));
+        let _ = delete_all(self.bucket, &keys).await;
+        Err(StateError::Conflict)
     }
 
     /// Refuses what the store does not take in one piece.
     fn check_size(&self, root: &Root<M>, pages: &[Vec<u8>]) -> Result<(), StateError> {
-        // The root is written with numbers in it that it has not got yet, and with what is replaced.
-        let root_bytes = encode(root).len() + ROOT_BYTES_ADDED * (pages.len() + root.areas.len() + 1);
-        let largest = pages.iter().map(Vec::len).chain([root_bytes]).max().unwrap_or_default() as u64;
+        let head = HEAD_BYTES + encode(root).len();
+        let largest = pages.iter().map(Vec::len).chain([head]).max().unwrap_or_default() as u64;
         let max = B::VALUE_BYTES_MAX;
         if largest > max { Err(StateError::Full { area: self.prefix.clone(), bytes: largest, max }) } else { Ok(()) }
     }
 
-    /// Writes the pages of an attempt, and lets the head name it.
-    async fn write(&self, before: &Root<M>, root: &Root<M>, pages: Vec<Vec<u8>>) -> Result<(), StateError> {
-        // The root comes first: by it, the other pages are found if this is killed.
-        let all = std::iter::once(encode(root)).chain(pages);
-        let page = |(index, bytes)| (self.page_key(Page { attempt: root.id, index }), bytes);
-        let all: Vec<(String, Vec<u8>)> = (0..).zip(all).map(page).collect();
-        let (first, others) = all.split_at(1);
-        set_all(self.bucket, first).await?;
-        set_all(self.bucket, others).await?;
-        if self.swap_head(before.id, root.id).await? || self.is_committed(root.id).await? {
-            return Ok(());
-        }
-        // The root last: what is left is found by it.
-        let mut keys: Vec<String> = all.into_iter().map(|(key, _)| key).collect();
-        let others = keys.split_off(1);
-        if delete_all(self.bucket, &others).await.is_ok() {
-            let _ = delete_all(self.bucket, &keys).await;
-        }
-        Err(StateError::Conflict)
-    }
-
-    async fn swap_head(&self, before: u64, id: u64) -> Result<bool, StateError> {
-        let key = self.head_key();
-        // A head that nobody has swapped yet is whatever the store makes of a new number.
-        let expected = match before {
-            0 => self.get(&key).await?.filter(|head| head_of(head) == Some(0)),
-            before => Some(before.to_le_bytes().to_vec()),
-        };
-        let Some(expected) = expected else { return Ok(false) };
-        self.bucket.swap(&key, &expected, &id.to_le_bytes()).await
+    /// Takes numbers for the pages of an attempt and for itself, by which they are found if this is killed, and writes the
+    /// pages; their keys.
+    async fn write(&self, root: &mut Root<M>, pages: Vec<Vec<u8>>) -> Result<Vec<String>, StateError> {
+        let corrupt = || StateError::Corrupt(self.attempts_key());
+        let taken = i64::try_from(root.taken).map_err(|_| corrupt())?;
+        let last = self.bucket.increment(&self.attempts_key(), taken).await?;
+        // Numbers that are given out once more would be those of pages that are needed.
+        let is_new = |last: &u64| last.checked_sub(root.taken).is_some_and(|before| before >= root.previous);
+        let last = u64::try_from(last).ok().filter(is_new).ok_or_else(corrupt)?;
+        root.take_numbers(last);
+        let pages = (root.first()..).zip(pages).map(|(number, bytes)| (self.page_key(Page(number)), bytes));
+        let pages: Vec<(String, Vec<u8>)> = pages.collect();
+        set_all(self.bucket, &pages).await?;
+        Ok(pages.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Whether an attempt has become a commit although its swap was refused: a client that asks again after an answer was
     /// lost is beaten by itself.
     async fn is_committed(&self, id: u64) -> Result<bool, StateError> {
-        for _ in 0..READS_MAX {
-            let head = self.get(&self.head_key()).await?.as_deref().and_then(head_of).unwrap_or_default();
-            // Numbers rise from commit to commit.
-            if head <= id {
-                return Ok(head == id);
-            }
-            let key = self.page_key(Page::root(head));
-            // One that is missing is no longer the last.
-            let Some(root) = self.get(&key).await? else { continue };
-            let root = decode::<Root<M>>(&key, &root)?;
-            if root.before.contains(&id) {
-                return Ok(true);
-            }
-            if root.before.len() < BEFORE_MAX || root.before.first().is_some_and(|oldest| *oldest < id) {
-                return Ok(false);
-            }
-            break;
+        let last = self.begin().await?;
+        // Numbers rise from commit to commit.
+        if last.id <= id {
+            return Ok(last.id == id);
+        }
+        if last.before.contains(&id) {
+            return Ok(true);
+        }
+        if last.before.len() < BEFORE_MAX || last.before.first().is_some_and(|oldest| *oldest < id) {
+            return Ok(false);
         }
         Err(StateError::Store("many have committed since; this commit may have happened".to_owned()))
     }
 
     /// Deletes what nobody needs any more since `last` was committed.
     async fn reclaim(&self, last: &Root<M>) -> Result<(), StateError> {
-        let mut keys: Vec<String> = last.replaced.iter().map(|page| self.page_key(*page)).collect();
-        let mut attempts = Vec::new();
-        // None of these can commit any more: they began from a root that is not the last.
-        let others = last.id.saturating_sub(ATTEMPTS_MAX).max(last.previous) + 1..last.id;
-        let roots = others.map(|id| (self.page_key(Page::root(id)), ROOT_BYTES)).collect();
-        for (key, bytes) in get_all(self.bucket, roots).await? {
-            // What cannot be read is in nobody's way.
-            let Some(Ok(Root::<M> { id, pages, .. })) = bytes.map(|bytes| decode(&key, &bytes)) else { continue };
-            keys.extend((1..=pages).map(|index| self.page_key(Page { attempt: id, index })));
-            attempts.push(key);
-        }
-        delete_all(self.bucket, &keys).await?;
-        // Their roots last: by them, the pages are found if this is killed.
-        delete_all(self.bucket, &attempts).await
+        // None of the attempts that took these can commit any more: they began from a root that is not the last.
+        let lost = (last.previous + 1).max(last.first().saturating_sub(LOST_PAGES_MAX))..last.first();
+        let pages = last.replaced.iter().copied().chain(lost.map(Page));
+        let keys: Vec<String> = pages.map(|page| self.page_key(page)).collect();
+        delete_all(self.bucket, &keys).await
     }
 
     /// The area with these changes.
@@ -265,19 +232,19 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
 }
 
 impl<M> Root<M> {
-    /// Gives the attempt its number.
-    fn take_number(&mut self, id: u64) {
-        self.id = id;
+    /// The first number that its attempt took.
+    const fn first(&self) -> u64 {
+        self.id + 1 - self.taken
+    }
+
+    /// Gives the attempt its numbers, of which this is the last.
+    fn take_numbers(&mut self, last: u64) {
+        self.id = last;
+        let first = self.first();
         let leaves = self.areas.values_mut().flat_map(|area| &mut area.leaves).map(|leaf| &mut leaf.page);
         let pages = leaves.chain(self.answers.iter_mut().map(Kept::page_mut)).chain(&mut self.outbox);
-        pages.filter(|page| page.attempt == UNNUMBERED).for_each(|page| page.attempt = id);
+        pages.filter(|page| page.0 >= UNNUMBERED).for_each(|page| page.0 = first + (page.0 - UNNUMBERED));
     }
-}
-
-/// The attempt that a head names; nothing for what is no head.
-pub(super) fn head_of(bytes: &[u8]) -> Option<u64> {
-    // A new one is what the store's `increment` makes of 0: in Redis a digit.
-    if bytes == b"0" { Some(0) } else { bytes.try_into().ok().map(u64::from_le_bytes) }
 }
 
 fn changes_anything<M: Meta>(before: &Root<M>, next: &Next<'_, M>) -> bool {

@@ -1,13 +1,15 @@
 //! State in a key-value store that has no transactions, changed by commits that happen or do not.
 //!
 //! What is committed together is a [`Scope`]: the stages of a pipeline, or the sessions with a stage. Its state is a tree of
-//! two levels (`tree.rs`): a root, and leaves that hold the entries of neighbouring keys. Such pages are never changed. A
-//! commit writes new ones under a number that no other attempt has, and then lets the scope's **head** name its root in the
-//! place of the one that it began from, by compare-and-swap: that is the one moment at which it happens. Before it nobody
-//! sees anything, after it nothing is left to do. Of several that begin from one root, one commits; the others begin again.
+//! two levels (`tree.rs`): a root, and leaves that hold the entries of neighbouring keys. Leaves are pages, which are never
+//! changed. A commit writes new ones under numbers that no other attempt has, and then puts its root into the scope's
+//! **head**, in the place of the one that it began from, by compare-and-swap of the number that each head has: that is the
+//! one moment at which it happens. Before it nobody sees anything, after it nothing is left to do. Of several that begin
+//! from one root, one commits; the others begin again.
 //!
-//! Pages that nobody needs are deleted by the next commit, and so are those of an attempt that was killed. A reader that is
-//! two commits late finds a page missing, and begins again.
+//! Pages that nobody needs are deleted by the next commit, and so are those of an attempt that was killed: it took a number
+//! for each before it wrote one, so that they are known without having been noted anywhere. A reader that is two commits
+//! late finds a page missing, and begins again.
 
 mod answers;
 mod bucket;
@@ -23,7 +25,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tapeline_invoke::contract::Entry;
 
 pub use answers::{ANSWERS_BYTES_MAX, Known, Request};
-pub use bucket::{Bucket, StateError};
+pub use bucket::{Bucket, Head, StateError, page_beside};
 pub use commit::{Changes, Next};
 pub use sessions::{Session, SessionError};
 pub use tree::{Area, Root};
@@ -33,8 +35,6 @@ use tree::{Page, Record, Slot};
 
 /// Bytes that a piece of an outbox may have, of which nothing is known.
 const OUTBOX_BYTES: u64 = 512 << 10;
-/// How often one looks for a root whose head others keep moving.
-const READS_MAX: usize = 16;
 
 /// What a scope may hold.
 #[derive(Clone, Copy, Debug)]
@@ -99,29 +99,10 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
     /// # Errors
     /// See [`StateError`].
     pub async fn begin(&self) -> Result<Root<M>, StateError> {
-        let head_key = self.head_key();
-        let mut missed = None;
-        for _ in 0..READS_MAX {
-            let id = match self.get(&head_key).await? {
-                Some(head) => commit::head_of(&head).ok_or_else(|| StateError::Corrupt(head_key.clone()))?,
-                // Only what is there can be swapped by all back ends: Spin's own takes a swap from nothing for an upsert.
-                None => {
-                    self.bucket.increment(&head_key, 0).await?;
-                    0
-                }
-            };
-            if id == 0 {
-                return Ok(Root::default());
-            }
-            let key = self.page_key(Page::root(id));
-            if let Some(root) = self.get(&key).await? {
-                return decode(&key, &root);
-            }
-            if missed.replace(id) == Some(id) {
-                return Err(StateError::Corrupt(key));
-            }
-        }
-        Err(StateError::Conflict)
+        let key = self.head_key();
+        let Some(head) = self.bucket.head(&key).await? else { return Ok(Root::default()) };
+        let root: Root<M> = decode(&key, &head.root)?;
+        if root.id == head.number { Ok(root) } else { Err(StateError::Corrupt(key)) }
     }
 
     /// The entries that an area of this root has for these keys, and for those whose timer comes with `mark`.
@@ -193,8 +174,8 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
 
     /// What it means that a page of a root is not there: others have committed since, or somebody has deleted it.
     async fn missing(&self, root: u64, key: String) -> StateError {
-        match self.get(&self.head_key()).await {
-            Ok(head) if head.as_deref().and_then(commit::head_of) == Some(root) => StateError::Corrupt(key),
+        match self.bucket.head(&self.head_key()).await {
+            Ok(Some(head)) if head.number == root => StateError::Corrupt(key),
             Ok(_) => StateError::Conflict,
             Err(error) => error,
         }
@@ -213,7 +194,7 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
     }
 
     fn page_key(&self, page: Page) -> String {
-        format!("{}/{}/{}", self.prefix, page.attempt, page.index)
+        page_beside(&self.head_key(), page.0)
     }
 }
 

@@ -19,8 +19,6 @@ struct Values {
     denies_swaps: bool,
     /// And somebody else commits at once on top of them.
     overtakes: bool,
-    /// Numbers are digits, as in Redis and DynamoDB.
-    writes_digits: bool,
 }
 
 impl Memory {
@@ -63,31 +61,32 @@ impl Bucket for Memory {
     }
 
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError> {
-        let writes_digits = self.0.lock().unwrap().writes_digits;
         self.write(|values| {
-            let number = |value: &Vec<u8>| match writes_digits {
-                true => std::str::from_utf8(value).unwrap().parse::<i64>().unwrap(),
-                false => i64::from_le_bytes(value.as_slice().try_into().unwrap()),
-            };
+            let number = |value: &Vec<u8>| i64::from_le_bytes(value.as_slice().try_into().unwrap());
             let sum = values.get(key).map_or(0, number) + delta;
-            let bytes = if writes_digits { sum.to_string().into_bytes() } else { sum.to_le_bytes().to_vec() };
-            values.insert(key.to_owned(), bytes);
+            values.insert(key.to_owned(), sum.to_le_bytes().to_vec());
             sum
         })
     }
 
-    async fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
+    async fn head(&self, key: &str) -> Result<Option<Head>, StateError> {
+        let found = self.get_many(&[key.to_owned()]).await?.pop().flatten();
+        let head = |found: Vec<u8>| Head::of_bytes(&found).ok_or_else(|| StateError::Corrupt(key.to_owned()));
+        found.map(head).transpose()
+    }
+
+    async fn swap(&self, key: &str, expected: u64, head: &Head) -> Result<bool, StateError> {
         let (denies, overtakes) = {
             let all = self.0.lock().unwrap();
             (all.denies_swaps, all.overtakes)
         };
         self.write(|values| {
-            let is_there = values.get(key).is_some_and(|found| found == expected);
+            let is_there = values.get(key).map_or(0, |found| Head::of_bytes(found).unwrap().number) == expected;
             if is_there {
-                values.insert(key.to_owned(), value.to_vec());
+                values.insert(key.to_owned(), head.to_bytes());
             }
             if is_there && overtakes {
-                overtake(values, key, u64::from_le_bytes(value.try_into().unwrap()));
+                overtake(values, key);
             }
             is_there && !denies
         })
@@ -95,15 +94,18 @@ impl Bucket for Memory {
 }
 
 /// Somebody commits what changes nothing but the numbers.
-fn overtake(values: &mut BTreeMap<String, Vec<u8>>, head: &str, id: u64) {
-    let page = |id: u64| format!("{}/{id}/0", head.strip_suffix("/head").unwrap());
-    let mut root: Root<u64> = bucket::decode("", &values[&page(id)]).unwrap();
-    (root.id, root.previous, root.replaced) = (id + 1, id, Vec::new());
-    root.before.push(id);
-    values.insert(page(id + 1), bucket::encode(&root));
-    values.insert(head.to_owned(), (id + 1).to_le_bytes().to_vec());
-    let attempts = head.replace("/head", "/attempts");
-    values.insert(attempts, (id + 1).to_le_bytes().to_vec());
+fn overtake(values: &mut BTreeMap<String, Vec<u8>>, key: &str) {
+    let Head { number, root } = Head::of_bytes(&values[key]).unwrap();
+    let mut root: Root<u64> = bucket::decode("", &root).unwrap();
+    (root.id, root.previous, root.taken, root.replaced) = (number + 1, number, 1, Vec::new());
+    root.before.push(number);
+    values.insert(key.to_owned(), head(&root).to_bytes());
+    let attempts = key.replace("/head", "/attempts");
+    values.insert(attempts, (number + 1).to_le_bytes().to_vec());
+}
+
+fn head(root: &Root<u64>) -> Head {
+    Head { number: root.id, root: bucket::encode(root) }
 }
 
 /// What a future gives that waits for nothing.
@@ -150,7 +152,7 @@ fn check_that_nothing_is_left_over<M: Meta + std::fmt::Debug>(memory: &Memory, s
     let root = now(scope.begin()).unwrap();
     let leaves = root.areas.values().flat_map(|area| &area.leaves).map(|leaf| leaf.page);
     let answers = root.answers.iter().map(answers::Kept::page);
-    let pages = leaves.chain(answers).chain(root.replaced.iter().copied()).chain([Page::root(root.id)]);
+    let pages = leaves.chain(answers).chain(root.replaced.iter().copied());
     let mut known: BTreeSet<String> = pages.map(|page| scope.page_key(page)).collect();
     known.extend([scope.head_key(), scope.attempts_key()]);
     let found: BTreeSet<String> = memory.0.lock().unwrap().values.keys().cloned().collect();
@@ -275,9 +277,6 @@ fn an_outbox_is_there_until_the_next_commit() {
 #[test]
 fn a_store_in_memory_is_a_bucket() {
     now(testsuite::check(&Memory::default(), "here"));
-    let digits = Memory::default();
-    digits.0.lock().unwrap().writes_digits = true;
-    now(testsuite::check(&digits, "here"));
 }
 
 #[test]
@@ -295,7 +294,7 @@ fn leaves_are_as_small_as_they_are_to_be() {
     assert!(area.leaves.is_sorted_by(|a, b| a.first < b.first));
     // A change of one key writes its leaf and the root, not all of them.
     now(scope.commit(&root, next(vec![changes("a", 0, vec![entry("k003", 0, b"1")])]))).unwrap();
-    assert!(now(scope.begin()).unwrap().pages <= 2);
+    assert!(now(scope.begin()).unwrap().taken <= 3);
 }
 
 #[test]
@@ -414,9 +413,9 @@ fn a_page_that_somebody_else_has_deleted_is_named() {
     let memory = Memory::default();
     let scope = Pipeline::of_pipeline(&memory, "p");
     append(&scope, "x", 1).unwrap();
-    memory.0.lock().unwrap().values.remove("tapeline/pipeline/p/1/1");
+    memory.0.lock().unwrap().values.remove("tapeline/pipeline/p/1");
     let root = now(scope.begin()).unwrap();
-    let missing = StateError::Corrupt("tapeline/pipeline/p/1/1".to_owned());
+    let missing = StateError::Corrupt("tapeline/pipeline/p/1".to_owned());
     assert_eq!(now(scope.load(root.id, &root.areas["a"], vec!["x".to_owned()], 0)), Err(missing));
 }
 
@@ -527,14 +526,20 @@ fn an_answer_is_given_again() {
 fn what_is_none_of_ours_is_named() {
     let memory = Memory::default();
     let scope = Pipeline::of_pipeline(&memory, "p/q");
-    memory.put("tapeline/pipeline/p%2Fq/head", b"what");
-    assert_eq!(now(scope.begin()), Err(StateError::Corrupt("tapeline/pipeline/p%2Fq/head".to_owned())));
-    memory.put("tapeline/pipeline/p%2Fq/head", &7_u64.to_le_bytes());
-    assert_eq!(now(scope.begin()), Err(StateError::Corrupt("tapeline/pipeline/p%2Fq/7/0".to_owned())));
-    memory.put("tapeline/pipeline/p%2Fq/7/0", &[200, 1, 2]);
-    let told = now(scope.begin()).unwrap_err().to_string();
-    assert!(told.contains("p%2Fq/7/0: its format is 200"), "{told}");
-    // What Redis makes of a new number.
-    memory.put("tapeline/pipeline/p%2Fq/head", b"0");
-    assert_eq!(now(scope.begin()), Ok(Root::<u64>::default()));
+    let key = "tapeline/pipeline/p%2Fq/head";
+    memory.put(key, b"what");
+    assert_eq!(now(scope.begin()), Err(StateError::Corrupt(key.to_owned())));
+    let told = |root: &[u8]| {
+        memory.put(key, &Head { number: 7, root: root.to_vec() }.to_bytes());
+        now(scope.begin()).unwrap_err().to_string()
+    };
+    assert!(told(b"").ends_with("p%2Fq/head: it is empty"));
+    assert!(told(&[200, 1, 2]).contains("p%2Fq/head: its format is 200"));
+    assert!(told(&bucket::encode(&Root::<u64> { id: 8, ..Root::default() })).ends_with(key));
+    // Numbers that were taken before.
+    let root = Root::<u64> { id: 8, taken: 1, ..Root::default() };
+    memory.put(key, &head(&root).to_bytes());
+    let changed = Next { meta: Some(1), ..Next::default() };
+    assert_eq!(now(scope.commit(&root, changed)), Err(StateError::Corrupt(scope.attempts_key())));
+    assert_eq!(now(scope.begin()), Ok(root));
 }

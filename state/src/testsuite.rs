@@ -5,7 +5,7 @@
 use futures_util::future::join_all;
 use tapeline_invoke::contract::Entry;
 
-use crate::{Bucket, Changes, Limits, Next, Scope, StateError};
+use crate::{Bucket, Changes, Head, Limits, Next, Scope, StateError, page_beside};
 
 /// Requests at once.
 const REQUESTS: u64 = 6;
@@ -52,18 +52,26 @@ async fn check_numbers_and_swaps(bucket: &impl Bucket, prefix: &str) {
     let mut sums: Vec<i64> = sums.into_iter().map(Result::unwrap).collect();
     sums.sort_unstable();
     assert_eq!(sums, (1..=REQUESTS as i64).map(|sum| 2 * sum).collect::<Vec<_>>());
-    assert_eq!(bucket.increment(&head, 0).await, Ok(0));
-    let new = bucket.get_many(std::slice::from_ref(&head)).await.unwrap().pop().flatten().unwrap();
-    let first = 7_u64.to_le_bytes();
-    assert_eq!(bucket.swap(&head, b"something", &first).await, Ok(false));
-    assert_eq!(bucket.swap(&head, &new, &first).await, Ok(true));
-    assert_eq!(bucket.swap(&head, &new, b"late").await, Ok(false));
-    let swaps = join_all((0..REQUESTS).map(|request| {
-        let (head, value) = (&head, (100 + request).to_le_bytes());
-        async move { bucket.swap(head, &first, &value).await.unwrap() }
-    }));
-    assert_eq!(swaps.await.into_iter().filter(|is_done| *is_done).count(), 1);
-    bucket.delete_many(&[number, head]).await.unwrap();
+    let new = |number: u64, root: &[u8]| Head { number, root: root.to_vec() };
+    // Where there is none, and in the place of one that says nothing or much.
+    assert_eq!(bucket.swap(&head, 7, &new(8, b"what")).await, Ok(false));
+    assert_eq!(bucket.head(&head).await, Ok(None));
+    let large: Vec<u8> = (0..PART_BYTES as u32 / 4).flat_map(|at| (at / 3).to_le_bytes()).collect();
+    let mut expected = 0;
+    for root in [b"first".as_slice(), &large, b""] {
+        let heads: Vec<Head> = (1..=REQUESTS).map(|request| new(expected + request, root)).collect();
+        let swaps = join_all(heads.iter().map(|new| bucket.swap(&head, expected, new)));
+        let swapped = swaps.await.into_iter().zip(&heads).filter(|(swapped, _)| *swapped == Ok(true));
+        let swapped: Vec<&Head> = swapped.map(|(_, new)| new).collect();
+        assert_eq!(swapped.len(), 1, "in the place of {expected}");
+        assert!(bucket.head(&head).await == Ok(swapped.first().copied().cloned()), "in the place of {expected}");
+        assert_eq!(bucket.swap(&head, 0, &new(99, b"late")).await, Ok(false));
+        assert_eq!(bucket.swap(&head, 98, &new(99, b"early")).await, Ok(false));
+        expected = swapped.first().map_or(0, |head| head.number);
+    }
+    let mut all: Vec<String> = (1..=REQUESTS).map(|number| page_beside(&head, number)).collect();
+    all.extend([number, head]);
+    bucket.delete_many(&all).await.unwrap();
 }
 
 async fn check_that_commits_happen_once(bucket: &impl Bucket, prefix: &str) {
@@ -103,7 +111,7 @@ async fn check_that_state_comes_back(bucket: &impl Bucket, prefix: &str) {
     for round in 0..4 {
         scope.commit(&scope.begin().await.unwrap(), with(vec![entry("k07", 7, &[round])])).await.unwrap();
     }
-    let first = scope.page_key(crate::tree::Page::root(root.id()));
+    let first = scope.page_key(crate::tree::Page(root.id()));
     assert_eq!(bucket.get_many(&[first]).await.unwrap(), [None]);
     let deleted = all.into_iter().map(|entry| Entry { value: None, ..entry }).collect();
     scope.commit(&scope.begin().await.unwrap(), with(deleted)).await.unwrap();

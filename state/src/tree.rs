@@ -16,14 +16,14 @@ const RECORD_BYTES: usize = 32;
 /// What was committed, without the entries themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Root<M> {
-    /// The attempt that wrote it; 0 before the first.
+    /// The last number that its attempt took; 0 before the first.
     pub(super) id: u64,
     /// The root that it began from.
     pub(super) previous: u64,
     /// The commits before it, the oldest first; no more than tell one from an attempt that was too late.
     pub(super) before: Vec<u64>,
-    /// Pages that it wrote besides this one, from 1.
-    pub(super) pages: u32,
+    /// How many numbers its attempt took: one for each page that it wrote, and its own.
+    pub(super) taken: u64,
     /// Pages of the roots before that are none of its own.
     pub(super) replaced: Vec<Page>,
     /// What was committed along with the state.
@@ -42,7 +42,7 @@ impl<M: Default> Default for Root<M> {
             id: 0,
             previous: 0,
             before: Vec::new(),
-            pages: 0,
+            taken: 0,
             replaced: Vec::new(),
             meta: M::default(),
             areas: BTreeMap::new(),
@@ -103,19 +103,9 @@ impl Default for Area {
     }
 }
 
-/// A page by number.
+/// A page by number, which no other page of its scope ever has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Page {
-    /// The attempt that wrote it.
-    pub(super) attempt: u64,
-    pub(super) index: u32,
-}
-
-impl Page {
-    pub(super) const fn root(attempt: u64) -> Self {
-        Self { attempt, index: 0 }
-    }
-}
+pub(super) struct Page(pub(super) u64);
 
 /// Where a leaf is, and what is in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

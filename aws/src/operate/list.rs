@@ -1,7 +1,7 @@
 //! What each stage is pointed to, and whether its partitions run that.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tapeline_state::{Bucket, Scope, StateError};
+use tapeline_state::{Scope, StateError};
 
 use super::{Account, OperateError, Pointer, Segment, Stack};
 use crate::{
@@ -51,10 +51,10 @@ pub async fn list(account: &Account, stack: &Stack) -> Result<Vec<Listed>, Opera
 
 /// How far the partitions of a function have come.
 async fn runs(account: &Account, stack: &Stack, segment: &Segment) -> Result<Vec<Position>, OperateError> {
-    let bucket = ReadOnly(DynamoBucket::new(account.dynamodb.clone(), stack.state_table.clone()));
+    let bucket = DynamoBucket::new(account.dynamodb.clone(), stack.state_table.clone());
     let first = segment.stages.first().map(String::as_str).unwrap_or_default();
     let read = |partition| {
-        let scope: Scope<'_, ReadOnly, Position> = Scope::of_segment(&bucket, &stack.pipeline, first, partition);
+        let scope: Scope<'_, DynamoBucket, Position> = Scope::of_segment(&bucket, &stack.pipeline, first, partition);
         async move { scope.begin().await.map(|root| root.meta) }
     };
     let positions = stream::iter((0..stack.partitions).map(read)).buffered(REQUESTS_MAX).try_collect().await;
@@ -76,39 +76,6 @@ fn refused(stage: &str, positions: &[Position]) -> Vec<Refused> {
         }
     }
     refused
-}
-
-/// A table that is only looked at: reading a partition that was never worked on would put a number there.
-struct ReadOnly(DynamoBucket);
-
-impl ReadOnly {
-    fn refuse<T>() -> Result<T, StateError> {
-        Err(StateError::Store("it is only read here".to_owned()))
-    }
-}
-
-impl Bucket for ReadOnly {
-    const VALUE_BYTES_MAX: u64 = DynamoBucket::VALUE_BYTES_MAX;
-
-    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
-        self.0.get_many(keys).await
-    }
-
-    async fn set_many(&self, _: &[(String, Vec<u8>)]) -> Result<(), StateError> {
-        Self::refuse()
-    }
-
-    async fn delete_many(&self, _: &[String]) -> Result<(), StateError> {
-        Self::refuse()
-    }
-
-    async fn increment(&self, _: &str, delta: i64) -> Result<i64, StateError> {
-        if delta == 0 { Ok(0) } else { Self::refuse() }
-    }
-
-    async fn swap(&self, _: &str, _: &[u8], _: &[u8]) -> Result<bool, StateError> {
-        Self::refuse()
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use bindings::wasi::keyvalue::{
     store::{self, Error},
 };
 
-use tapeline_state::{Bucket, StateError};
+use tapeline_state::{Bucket, Head, StateError, page_beside};
 
 /// The store that every Spin application has.
 const LABEL: &str = "default";
@@ -58,16 +58,66 @@ impl Bucket for SpinBucket {
         atomics::increment(&self.0, key, delta).map_err(|error| failed(&error))
     }
 
-    async fn swap(&self, key: &str, expected: &[u8], value: &[u8]) -> Result<bool, StateError> {
+    async fn head(&self, key: &str) -> Result<Option<Head>, StateError> {
+        let Some(place) = self.place(key)? else { return Ok(None) };
+        let corrupt = || StateError::Corrupt(place.clone());
+        let found = self.0.get(&place).map_err(|error| failed(&error))?.ok_or_else(corrupt)?;
+        Head::of_bytes(&found).map(Some).ok_or_else(corrupt)
+    }
+
+    async fn swap(&self, key: &str, expected: u64, head: &Head) -> Result<bool, StateError> {
+        match self.place(key)? {
+            Some(place) => {
+                let cas = Cas::new(&self.0, &place).map_err(|error| failed(&error))?;
+                let current = cas.current().map_err(|error| failed(&error))?;
+                // All of it is compared, and its number is in it.
+                if current.as_deref().and_then(Head::of_bytes).is_none_or(|current| current.number != expected) {
+                    return Ok(false);
+                }
+                swapped(cas, &head.to_bytes())
+            }
+            None if expected == 0 => self.make_head(key, head),
+            None => Ok(false),
+        }
+    }
+}
+
+/// Spin's own store can swap only what is there, and takes a swap from nothing for an upsert. What makes something there at
+/// once is `increment` alone, which must never meet anything but a number: its store would fail from then on. So the key of a
+/// head has the number of the first one for ever, and all of them are swapped where that one was put: in its page.
+impl SpinBucket {
+    /// Where a head is, if there is one.
+    fn place(&self, key: &str) -> Result<Option<String>, StateError> {
+        let Some(found) = self.0.get(key).map_err(|error| failed(&error))? else { return Ok(None) };
+        let first = number_of(&found).ok_or_else(|| StateError::Corrupt(key.to_owned()))?;
+        Ok((first > 0).then(|| page_beside(key, first)))
+    }
+
+    /// Makes the first head.
+    fn make_head(&self, key: &str, head: &Head) -> Result<bool, StateError> {
+        self.0.set(&page_beside(key, head.number), &head.to_bytes()).map_err(|error| failed(&error))?;
+        atomics::increment(&self.0, key, 0).map_err(|error| failed(&error))?;
         let cas = Cas::new(&self.0, key).map_err(|error| failed(&error))?;
-        if cas.current().map_err(|error| failed(&error))?.as_deref() != Some(expected) {
+        let current = cas.current().map_err(|error| failed(&error))?;
+        if current.as_deref().and_then(number_of) != Some(0) {
             return Ok(false);
         }
-        match swap(cas, value) {
-            Ok(()) => Ok(true),
-            Err(CasError::CasFailed(_)) => Ok(false),
-            Err(CasError::StoreError(error)) => Err(failed(&error)),
-        }
+        swapped(cas, &head.number.to_le_bytes())
+    }
+}
+
+/// A number that `increment` has made, or a swap of ours.
+fn number_of(bytes: &[u8]) -> Option<u64> {
+    // In Redis, a new one is a digit.
+    if bytes == b"0" { Some(0) } else { bytes.try_into().ok().map(u64::from_le_bytes) }
+}
+
+/// Whether a swap has happened.
+fn swapped(cas: Cas, value: &[u8]) -> Result<bool, StateError> {
+    match swap(cas, value) {
+        Ok(()) => Ok(true),
+        Err(CasError::CasFailed(_)) => Ok(false),
+        Err(CasError::StoreError(error)) => Err(failed(&error)),
     }
 }
 

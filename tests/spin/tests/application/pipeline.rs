@@ -370,7 +370,7 @@ pub(crate) fn a_call_leaves_nothing_to_the_next() -> Result<()> {
     let nothing = ask(&events, "POST", &[], b"no event")?;
     ensure!(nothing.status == 200 && nothing.counts["dead"] == 1, "{} {}", nothing.status, nothing.body);
     let stored: Vec<String> = store.entries("default").into_iter().map(|(key, _)| key).collect();
-    ensure!(stored == ["tapeline/pipeline/bitcoin-trades/head"], "the state of another call is committed: {stored:?}");
+    ensure!(stored.is_empty(), "the state of another call is committed: {stored:?}");
     let first = ask(&events, "POST", &[], trade.as_bytes())?;
     ensure!(first.counts["duplicate"] == 0 && first.counts["out"] > 0, "{:?}", first.counts);
     Ok(())
