@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::join;
 use serde::{Deserialize, Serialize};
 use tapeline_invoke::contract::Entry;
 
@@ -9,7 +10,7 @@ use super::{
     Meta, Request, Scope,
     answers::Kept,
     bucket::{Bucket, Head, StateError, delete_all, encode, set_all},
-    tree::{self, Area, Edits, Page, Place, Record, Root, Slot},
+    tree::{self, Area, Edits, Outbox, Page, Place, Record, Root, Slot},
 };
 
 /// Pages of attempts between two commits that are deleted, the last ones: of 256 attempts with 2 MiB each. Those that were
@@ -20,6 +21,10 @@ const LOST_PAGES_MAX: u64 = 16_384;
 const BEFORE_MAX: usize = 64;
 /// Bytes of a head besides the root.
 const HEAD_BYTES: usize = 8;
+/// Bytes of an outbox that is stored with the root: a message of SQS fits, and a third of an item of DynamoDB.
+const OUTBOX_HERE_BYTES_MAX: usize = 128 << 10;
+/// Bytes by which a root grows when it gets an outbox, besides those of the outbox.
+const ROOM_BYTES: usize = 32;
 /// Where the numbers of pages begin that have none yet: what a root has in bytes does not grow when they get theirs.
 const UNNUMBERED: u64 = 1 << 63;
 /// Seconds that an area's last call may be wrong by.
@@ -106,19 +111,25 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
             root.areas.insert(name, area);
         }
         root.meta = next.meta.unwrap_or(root.meta);
-        draft.replaced.append(&mut root.outbox);
-        root.outbox.extend(next.outbox.into_iter().map(|piece| draft.add(piece)));
+        draft.replaced.extend_from_slice(std::mem::take(&mut root.outbox).pages_mut());
         if let Some((request, answer)) = next.answer {
             let bytes = answer.len() as u64;
             root.answers.push(Kept::new(request, draft.add(answer), bytes));
             self.forget_answers(&mut root.answers, &mut draft.replaced);
         }
+        root.replaced = std::mem::take(&mut draft.replaced);
+        root.outbox = match <[Vec<u8>; 1]>::try_from(next.outbox) {
+            Ok([piece]) if Self::has_room(&root, &piece) => Outbox::Here(piece),
+            Ok([piece]) => Outbox::Pages(vec![draft.add(piece)]),
+            Err(pieces) => Outbox::Pages(pieces.into_iter().map(|piece| draft.add(piece)).collect()),
+        };
         root.taken = draft.pages.len() as u64 + 1;
-        root.replaced = draft.replaced;
         self.check_size(&root, &draft.pages)?;
         // What is refused has not taken a number.
-        self.reclaim(before).await?;
-        let mut keys = self.write(&mut root, draft.pages).await?;
+        let (reclaimed, written) = join(self.reclaim(before), self.write(&mut root, draft.pages)).await;
+        // Once this has happened, nobody knows any more what was to be deleted before it.
+        reclaimed?;
+        let mut keys = written?;
         let head = Head { number: root.id, root: encode(&root) };
         if self.bucket.swap(&self.head_key(), before.id, &head).await? || self.is_committed(root.id).await? {
             return Ok(root);
@@ -126,6 +137,12 @@ impl<B: Bucket, M: Meta> Scope<'_, B, M> {
         keys.push(self.page_key(Page(root.id)));
         let _ = delete_all(self.bucket, &keys).await;
         Err(StateError::Conflict)
+    }
+
+    /// Whether an outbox goes with the root: then it needs no page, which is written, read and deleted.
+    fn has_room(root: &Root<M>, outbox: &[u8]) -> bool {
+        let head = HEAD_BYTES + encode(root).len() + outbox.len() + ROOM_BYTES;
+        outbox.len() <= OUTBOX_HERE_BYTES_MAX && head as u64 <= B::VALUE_BYTES_MAX
     }
 
     /// Refuses what the store does not take in one piece.
@@ -242,7 +259,7 @@ impl<M> Root<M> {
         self.id = last;
         let first = self.first();
         let leaves = self.areas.values_mut().flat_map(|area| &mut area.leaves).map(|leaf| &mut leaf.page);
-        let pages = leaves.chain(self.answers.iter_mut().map(Kept::page_mut)).chain(&mut self.outbox);
+        let pages = leaves.chain(self.answers.iter_mut().map(Kept::page_mut)).chain(self.outbox.pages_mut());
         pages.filter(|page| page.0 >= UNNUMBERED).for_each(|page| page.0 = first + (page.0 - UNNUMBERED));
     }
 }

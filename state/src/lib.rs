@@ -31,7 +31,7 @@ pub use sessions::{Session, SessionError};
 pub use tree::{Area, Root};
 
 use bucket::{decode, get_all};
-use tree::{Page, Record, Slot};
+use tree::{Outbox, Page, Record, Slot};
 
 /// Bytes that a piece of an outbox may have, of which nothing is known.
 const OUTBOX_BYTES: u64 = 512 << 10;
@@ -111,11 +111,13 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
     /// `Conflict` when others have committed since, so that not all of it is there any more.
     pub async fn load(&self, root: u64, area: &Area, keys: Vec<String>, mark: i64) -> Result<Vec<Entry>, StateError> {
         let mut wanted: BTreeSet<String> = keys.into_iter().collect();
-        let with_timers: Vec<usize> = area.leaves_due(mark).collect();
-        let mut leaves = self.read(root, area, with_timers).await?;
+        let of_keys = wanted.iter().flat_map(|key| area.leaves_of(key));
+        let first: BTreeSet<usize> = area.leaves_due(mark).chain(of_keys).collect();
+        let mut leaves = self.read(root, area, first.into_iter().collect()).await?;
         let timers = leaves.values().flatten().filter(|record| record.is_timer() && record.time <= Some(mark));
         wanted.extend(timers.map(|record| record.place.key.clone()));
         let others: BTreeSet<usize> = wanted.iter().flat_map(|key| area.leaves_of(key)).collect();
+        // Those of the keys that timers have woken.
         let others = others.into_iter().filter(|at| !leaves.contains_key(at)).collect();
         leaves.append(&mut self.read(root, area, others).await?);
         let records = leaves.into_values().flatten().filter(|record| wanted.contains(&record.place.key));
@@ -146,8 +148,12 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
     /// # Errors
     /// `Conflict` when others have committed since: then it was sent.
     pub async fn outbox(&self, root: &Root<M>) -> Result<Vec<Vec<u8>>, StateError> {
-        let keys = root.outbox.iter().map(|page| (self.page_key(*page), OUTBOX_BYTES)).collect();
-        let mut pieces = Vec::with_capacity(root.outbox.len());
+        let pages = match &root.outbox {
+            Outbox::Here(outbox) => return Ok(vec![outbox.clone()]),
+            Outbox::Pages(pages) => pages,
+        };
+        let keys = pages.iter().map(|page| (self.page_key(*page), OUTBOX_BYTES)).collect();
+        let mut pieces = Vec::with_capacity(pages.len());
         for (key, piece) in get_all(self.bucket, keys).await? {
             match piece {
                 Some(piece) => pieces.push(piece),

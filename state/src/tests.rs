@@ -272,6 +272,14 @@ fn an_outbox_is_there_until_the_next_commit() {
     let third = now(scope.commit(&second, with(4, &[b"c"]))).unwrap();
     assert_eq!(sent(&first), Err(StateError::Conflict));
     assert_eq!(sent(&third).unwrap(), [b"c"]);
+    assert_eq!((third.taken, now(scope.begin()).unwrap()), (1, third.clone()), "it needs no page");
+    // One that is too large for a root has one.
+    let large = vec![7; 200 << 10];
+    let fourth = now(scope.commit(&third, with(5, &[&large]))).unwrap();
+    assert_eq!((sent(&fourth).unwrap(), fourth.taken), (vec![large], 2));
+    let fifth = now(scope.commit(&fourth, with(6, &[]))).unwrap();
+    now(scope.commit(&fifth, with(7, &[]))).unwrap();
+    check_that_nothing_is_left_over(&memory, &scope);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub struct Root<M> {
     /// Answers for those who ask again, the oldest first.
     pub(super) answers: Vec<Kept>,
     /// What is to be sent now that this is committed.
-    pub(super) outbox: Vec<Page>,
+    pub(super) outbox: Outbox,
 }
 
 impl<M: Default> Default for Root<M> {
@@ -47,7 +47,31 @@ impl<M: Default> Default for Root<M> {
             meta: M::default(),
             areas: BTreeMap::new(),
             answers: Vec::new(),
-            outbox: Vec::new(),
+            outbox: Outbox::default(),
+        }
+    }
+}
+
+/// What is to be sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Outbox {
+    /// Its pieces, each in a page.
+    Pages(Vec<Page>),
+    /// All of it.
+    Here(Vec<u8>),
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::Pages(Vec::new())
+    }
+}
+
+impl Outbox {
+    pub(super) fn pages_mut(&mut self) -> &mut [Page] {
+        match self {
+            Self::Pages(pages) => pages,
+            Self::Here(_) => &mut [],
         }
     }
 }
@@ -66,7 +90,7 @@ pub(super) enum Room {
 impl<M> Root<M> {
     /// Whether there is anything to be sent now that it is committed.
     pub const fn has_outbox(&self) -> bool {
-        !self.outbox.is_empty()
+        !matches!(&self.outbox, Outbox::Pages(pages) if pages.is_empty())
     }
 
     /// Its number; 0 before the first.
