@@ -7,8 +7,8 @@
 //! A page of state, or a root, is the binary attribute [`PACKED`] instead of a value where that is shorter: deflated
 //! (RFC 1951). AWS is paid by the kilobyte.
 //!
-//! Keys are asked for one by one, several at once: the SDK asks again for each that was throttled, which it does not for
-//! those that a batch leaves undone.
+//! Keys are asked for in one batch: a new process has one connection, and each further one is a handshake. Those that a batch
+//! leaves undone are asked for one by one, as keys are written: the SDK asks again for each that was throttled.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use aws_sdk_dynamodb::{
     error::{DisplayErrorContext, SdkError},
     operation::put_item::{PutItemError, builders::PutItemFluentBuilder},
     primitives::Blob,
-    types::{AttributeValue, ReturnValue},
+    types::{AttributeValue, KeysAndAttributes, ReturnValue},
 };
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -41,6 +41,8 @@ const REQUESTS_MAX: usize = 16;
 const UNPACKED_BYTES: usize = 1_024;
 
 type Item = HashMap<String, AttributeValue>;
+/// What is known of keys: their values, or that they have none.
+type Found = HashMap<String, Option<Vec<u8>>>;
 
 /// A table.
 #[derive(Clone, Debug)]
@@ -65,6 +67,25 @@ impl DynamoBucket {
         self.item(key).await?.map(value).transpose()
     }
 
+    /// What a batch gives of these keys. What it leaves undone is not in it.
+    async fn get_batch(&self, keys: &[String]) -> Result<Found, StateError> {
+        let item_keys = keys.iter().map(|key| Item::from([(KEY.to_owned(), text(key))])).collect();
+        let keys_and = KeysAndAttributes::builder().set_keys(Some(item_keys)).consistent_read(true).build();
+        let keys_and = keys_and.map_err(|error| StateError::Store(error.to_string()))?;
+        let batch = self.client.batch_get_item().request_items(&self.table, keys_and).send().await.map_err(failed)?;
+        let mut found: Found = keys.iter().map(|key| (key.clone(), None)).collect();
+        let undone = batch.unprocessed_keys.into_iter().flatten().flat_map(|(_, undone)| undone.keys);
+        for item in undone {
+            found.remove(key_of(&item));
+        }
+        for item in batch.responses.into_iter().flatten().flat_map(|(_, items)| items) {
+            let key = key_of(&item).to_owned();
+            let value = value_of(&item).ok_or_else(|| StateError::Corrupt(key.clone()))?;
+            found.insert(key, Some(value));
+        }
+        Ok(found)
+    }
+
     /// Puts an item there, whatever was.
     fn put(&self, key: &str, value: &[u8], packed: Option<Vec<u8>>) -> PutItemFluentBuilder {
         let put = self.client.put_item().table_name(&self.table).item(KEY, text(key));
@@ -80,7 +101,19 @@ impl Bucket for DynamoBucket {
     const VALUE_BYTES_MAX: u64 = 390_000;
 
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
-        let gets: Vec<_> = keys.iter().map(|key| self.get(key)).collect();
+        let mut found = if keys.len() > 1 { self.get_batch(keys).await? } else { Found::new() };
+        let gets: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let found = found.remove(key);
+                async move {
+                    match found {
+                        Some(value) => Ok(value),
+                        None => self.get(key).await,
+                    }
+                }
+            })
+            .collect();
         stream::iter(gets).buffered(REQUESTS_MAX).try_collect().await
     }
 
@@ -134,6 +167,10 @@ impl Bucket for DynamoBucket {
             Err(error) => Err(failed(error)),
         }
     }
+}
+
+fn key_of(item: &Item) -> &str {
+    item.get(KEY).and_then(|key| key.as_s().ok()).map_or("", String::as_str)
 }
 
 /// The value that an item holds; `None` when it is damaged, or holds none.

@@ -12,7 +12,7 @@ pub trait Bucket: Sync {
     /// Bytes that a value may have.
     const VALUE_BYTES_MAX: u64;
 
-    /// The values of these keys, in their order.
+    /// The values of these keys, no two of which are the same, in their order.
     ///
     /// # Errors
     /// When the store does not answer.

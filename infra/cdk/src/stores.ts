@@ -40,7 +40,7 @@ export class Stores extends Construct {
   /** What every function needs: state, components, a place for what it cannot take, and one for what it counts. */
   openTo(stage: StageFunction): void {
     stage.reach(VARIABLES.stateTable, this.state.tableName, {
-      actions: ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
+      actions: ["BatchGetItem", "GetItem", "PutItem", "UpdateItem", "DeleteItem"].map((action) => `dynamodb:${action}`),
       resources: [this.state.tableArn],
     });
     stage.reach(VARIABLES.deadLettersTable, this.deadLetters.tableName, {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Synthesized } from "./stack.ts";
 
-const STATE = "dynamodb:DeleteItem dynamodb:GetItem dynamodb:PutItem dynamodb:UpdateItem";
+const STATE = "dynamodb:BatchGetItem dynamodb:DeleteItem dynamodb:GetItem dynamodb:PutItem dynamodb:UpdateItem";
 const PUT = "dynamodb:PutItem";
 const CONSUME = "sqs:DeleteMessage sqs:GetQueueAttributes sqs:ReceiveMessage";
 

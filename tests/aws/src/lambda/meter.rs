@@ -146,7 +146,7 @@ impl Open {
         match &self.asked {
             Asked::Table { operation, request } => {
                 let (read, written) = self.meter.items.units(operation, request, answer);
-                let units = state.counted.units(request["TableName"].as_str().unwrap_or_default());
+                let units = state.counted.units(table_of(request));
                 units.read += read;
                 units.written += written;
             }
@@ -167,6 +167,12 @@ impl Drop for Open {
             state.counted.busy += busy;
         }
     }
+}
+
+/// The table that is asked; of a batch the only one.
+fn table_of(request: &Value) -> &str {
+    let of_batch = || request["RequestItems"].as_object()?.keys().next().map(String::as_str);
+    request["TableName"].as_str().or_else(of_batch).unwrap_or_default()
 }
 
 impl Asked {
@@ -211,6 +217,16 @@ impl Items {
             "GetItem" => {
                 let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
                 (answer["Item"].as_object().map_or(0, item_bytes).div_ceil(READ_UNIT_BYTES).max(1), 0)
+            }
+            // Each item is rounded up by itself, and one that is not there is paid, too.
+            "BatchGetItem" => {
+                let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+                let table = table_of(request);
+                let count = |of: &Value| of["Keys"].as_array().map_or(0, Vec::len) as u64;
+                let asked = count(&request["RequestItems"][table]) - count(&answer["UnprocessedKeys"][table]);
+                let found = answer["Responses"][table].as_array().map(Vec::as_slice).unwrap_or_default();
+                let units = |item: &Value| item.as_object().map_or(0, item_bytes).div_ceil(READ_UNIT_BYTES).max(1);
+                (found.iter().map(units).sum::<u64>() + asked.saturating_sub(found.len() as u64), 0)
             }
             "PutItem" => write(&request["Item"], Some(request["Item"].as_object().map_or(0, item_bytes))),
             "DeleteItem" => write(&request["Key"], None),
@@ -295,6 +311,12 @@ mod tests {
         assert_eq!(units("DeleteItem", key(), ""), (0, 1), "there is none");
         assert_eq!(units("GetItem", key(), "{}"), (1, 0));
         assert_eq!(units("GetItem", key(), &json!({ "Item": item(4_096) }).to_string()), (2, 0));
+        let batch = json!({ "RequestItems": { "t": { "Keys": [{}, {}, {}, {}] } } });
+        let answer = json!({
+            "Responses": { "t": [item(4_096), item(1)] },
+            "UnprocessedKeys": { "t": { "Keys": [{}] } },
+        });
+        assert_eq!(units("BatchGetItem", batch, &answer.to_string()), (2 + 1 + 1, 0));
         let mut swap = key();
         swap["ExpressionAttributeValues"] = json!({ ":new": { "B": "AAAAAAAAAAA=" } });
         assert_eq!(units("UpdateItem", swap, ""), (0, 1));

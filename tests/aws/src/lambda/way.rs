@@ -150,6 +150,7 @@ async fn pass(request: Request<Incoming>, state: Arc<State>, behind: Arc<Behind>
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     let asked = state.meter.as_ref().map(|meter| Open::new(meter, &head, &body));
+    let request_body = body.clone();
     let request = Request::from_parts(head, Full::new(body));
     let is_asking = request.method() == Method::GET;
     let is_write = request.headers().get(TARGET).and_then(|name| name.to_str().ok()).is_some_and(is_write);
@@ -161,6 +162,10 @@ async fn pass(request: Request<Incoming>, state: Arc<State>, behind: Arc<Behind>
     if is_write && last.is_none() && state.happens(state.faults.throttled) {
         Told::count(&state.told.throttled);
         return throttled(&state);
+    }
+    if is_batch(&request) && last.is_none() && state.happens(state.faults.throttled) {
+        Told::count(&state.told.throttled);
+        return undone(&request_body);
     }
     let delay = (last == Some(Last::Late) || state.happens(state.faults.late)).then(|| {
         Told::count(&state.told.late);
@@ -216,6 +221,19 @@ async fn forward(request: Request<Body>, port: u16, behind: &Behind) -> Result<R
 
 fn is_write(target: &str) -> bool {
     target.strip_prefix(DYNAMODB).is_some_and(|name| WRITES.contains(&name))
+}
+
+fn is_batch(request: &Request<Body>) -> bool {
+    request.headers().get(TARGET).and_then(|name| name.to_str().ok()).and_then(|name| name.strip_prefix(DYNAMODB))
+        == Some("BatchGetItem")
+}
+
+/// What DynamoDB says when it has no time for a batch.
+fn undone(request: &[u8]) -> Result<Response<Body>> {
+    let request: serde_json::Value = serde_json::from_slice(request)?;
+    let body = serde_json::json!({ "Responses": {}, "UnprocessedKeys": request["RequestItems"] }).to_string();
+    let answer = Response::builder().header(CONTENT_TYPE, "application/x-amz-json-1.0");
+    answer.body(body.into()).context("an answer")
 }
 
 /// What DynamoDB says, of a table and of an account.
