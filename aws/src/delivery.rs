@@ -116,6 +116,19 @@ impl Delivery {
     }
 }
 
+impl Delivery {
+    /// As [`Self::deliver`], if anything is left to be delivered.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn deliver_left(&self, partition: u32, outbox: Option<Outbox>) -> Result<(), SinkError> {
+        match outbox {
+            Some(outbox) => self.deliver(partition, outbox).await,
+            None => Ok(()),
+        }
+    }
+}
+
 /// SQS takes few letters for what it knows a message by.
 fn digest_of(producer: &str) -> String {
     tapeline_runtime::digest(producer.as_bytes()).chars().take(16).collect()

@@ -55,6 +55,11 @@ impl Outbox {
             && self.ledger.is_empty()
     }
 
+    /// Whether somebody is told something who cannot know that it was told before.
+    pub(crate) const fn tells(&self) -> bool {
+        !self.alarms.is_empty()
+    }
+
     /// In pieces; none if there is nothing in it.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join_all};
 use tapeline_runtime::{Component, Fault};
 use tapeline_state::{Limits, Next, Root, Scope, StateError};
 
@@ -34,7 +34,7 @@ use crate::{
     outbox::Outbox,
     position::{Position, Runs},
     settings::Settings,
-    sink::Queue,
+    sink::{Queue, SinkError},
     stage::Stage,
     work::Work,
 };
@@ -78,10 +78,21 @@ pub struct Function {
     state: Arc<Cached<DynamoBucket>>,
     components: Components,
     stages: Vec<Stage>,
-    delivery: Delivery,
+    delivery: Arc<Delivery>,
     /// What was committed last in each partition, as far as is known here, and sent.
     known: BTreeMap<u32, Root<Position>>,
 }
+
+/// Where work begins.
+struct Begun {
+    /// What was committed last.
+    root: Root<Position>,
+    /// What that gave out, if that may not have been sent yet. It is sent before anything else is committed.
+    unsent: Option<Outbox>,
+}
+
+/// The delivery of what a commit before has given out.
+type Left = Shared<LocalBoxFuture<'static, Result<(), SinkError>>>;
 
 /// A message and what it asks for.
 struct Job<'a> {
@@ -109,7 +120,7 @@ impl Function {
             components,
             stages: settings.stages.iter().cloned().map(Stage::new).collect(),
             entrance: Queue::new(clients.sqs.clone(), settings.in_queue.clone()),
-            delivery: Delivery::new(&settings, &clients),
+            delivery: Arc::new(Delivery::new(&settings, &clients)),
             known: BTreeMap::new(),
             happened: Happened::default(),
             settings,
@@ -151,13 +162,20 @@ impl Function {
         let known = self.known.remove(&partition);
         let begun = async {
             match known {
-                Some(known) => Ok(known),
+                Some(root) => Ok(Begun { root, unsent: None }),
                 None => futures_util::join!(self.begin(partition), self.ask()).0,
             }
         };
         let (job, begun) = futures_util::join!(self.job(partition, message, until), begun);
-        let mut begun = Some(begun);
-        let job = job?;
+        let (job, mut begun) = match (job, begun) {
+            (Ok(job), begun) => (job, Some(begun)),
+            // What was committed is sent, whatever this message is.
+            (Err(error), Ok(Begun { unsent, .. })) => {
+                self.delivery.deliver_left(partition, unsent).await?;
+                return Err(error);
+            }
+            (Err(error), Err(_)) => return Err(error),
+        };
         let received = job.work.received();
         let mut tries = 0;
         // Whether some of it was committed here.
@@ -165,21 +183,27 @@ impl Function {
         loop {
             let begun = match (begun.take(), self.known.remove(&partition)) {
                 (Some(begun), _) => begun,
-                (None, Some(known)) => Ok(known),
+                (None, Some(root)) => Ok(Begun { root, unsent: None }),
                 (None, None) => self.begin(partition).await,
             };
-            let before = match begun {
+            let Begun { root: before, unsent } = match begun {
                 Err(Undone::State(StateError::Conflict)) if tries < TRIES_MAX => {
                     tries += 1;
                     continue;
                 }
                 begun => begun?,
             };
+            let delivery = Arc::clone(&self.delivery);
+            let left = async move { delivery.deliver_left(partition, unsent).await }.boxed_local().shared();
             if job.number <= before.meta.last_of(&job.producer) {
+                left.await?;
                 self.known.insert(partition, before);
                 return Ok(Done { received: received.filter(|_| is_ours) });
             }
-            match self.step(&before, &job).await {
+            // What was committed is sent while the stages work, and whether they can or not.
+            let (sent, stepped) = futures_util::join!(left.clone(), self.step(&before, &left, &job));
+            sent?;
+            match stepped {
                 Ok(after) => {
                     is_ours = true;
                     self.happened.add(Happened::of_commit(&before.meta, &after.meta));
@@ -198,19 +222,23 @@ impl Function {
         }
     }
 
-    /// What was committed last in a partition, once it is delivered. Boxed: it would be compiled once for each caller.
-    fn begin(&self, partition: u32) -> LocalBoxFuture<'_, Result<Root<Position>, Undone>> {
+    /// What was committed last in a partition. Boxed: it would be compiled once for each caller.
+    fn begin(&self, partition: u32) -> LocalBoxFuture<'_, Result<Begun, Undone>> {
         self.begin_last(partition).boxed_local()
     }
 
-    async fn begin_last(&self, partition: u32) -> Result<Root<Position>, Undone> {
+    async fn begin_last(&self, partition: u32) -> Result<Begun, Undone> {
         let last = self.scope(partition).begin().await?;
         let deployed = self.layout();
         // Before anything goes out in the name of others.
         if !last.meta.layout.is_empty() && last.meta.layout != deployed {
             return Err(Undone::Layout { stored: last.meta.layout, deployed });
         }
-        self.deliver(partition, last).await
+        let unsent = self.outbox(partition, &last).await?;
+        if unsent.as_ref().is_some_and(Outbox::tells) {
+            return Ok(Begun { root: self.deliver(partition, last).await?, unsent: None });
+        }
+        Ok(Begun { root: last, unsent })
     }
 
     /// Asks what the stages are to run, if that was not asked lately, and makes it ready: whoever needs it finds it so then,
@@ -252,8 +280,9 @@ impl Function {
         Ok(Job { partition, producer: String::new(), number, work, quiet_since, message, until })
     }
 
-    /// Does what is left of a message, or a part of it, or finds out how it can be done. Gives what is committed then.
-    async fn step(&mut self, before: &Root<Position>, job: &Job<'_>) -> Result<Root<Position>, Undone> {
+    /// Does what is left of a message, or a part of it, or finds out how it can be done. Gives what is committed then; nothing
+    /// is before `left` is.
+    async fn step(&mut self, before: &Root<Position>, left: &Left, job: &Job<'_>) -> Result<Root<Position>, Undone> {
         if self.settings.entrance.is_none() && job.number != before.meta.last_of(&job.producer) + 1 {
             // What is known here may be behind what others have done.
             let last = self.scope(job.partition).begin().await?;
@@ -265,6 +294,7 @@ impl Function {
         }
         let (runs, components) = self.components(&before.meta).await?;
         if runs != before.meta.runs {
+            left.clone().await?;
             for (stage, runs) in &runs {
                 tracing::info!(stage, digest = runs.digest, partition = job.partition, "version");
             }
@@ -280,7 +310,9 @@ impl Function {
         let is_over = job.quiet_since.is_some_and(|since| before.meta.sent > since);
         let part = if is_over { Work::nothing() } else { job.work.part(from..to) };
         let aside = std::mem::take(&mut partial.aside);
-        let outcome = match self.run(before, job, &components, &part, &aside).await? {
+        let ran = self.run(before, job, &components, &part, &aside).await?;
+        left.clone().await?;
+        let outcome = match ran {
             Ok(outcome) => outcome,
             Err(blamed) => return self.blame(before, job, &components, &part, blamed).await,
         };
@@ -421,20 +453,25 @@ impl Function {
     /// Sends and writes what a commit gave out, and gives what is committed then: whom alarms are told cannot know that they
     /// were told before, so that it is noted at once.
     async fn deliver(&self, partition: u32, root: Root<Position>) -> Result<Root<Position>, Undone> {
-        if !root.has_outbox() {
-            return Ok(root);
-        }
-        let scope = self.scope(partition);
-        let pieces = scope.outbox(&root).await?;
-        let corrupt = || StateError::Corrupt(format!("{}: outbox", scope.name()));
-        let outbox = Outbox::of_pieces(&pieces).ok_or_else(corrupt)?;
-        let tells = !outbox.alarms.is_empty();
+        let Some(outbox) = self.outbox(partition, &root).await? else { return Ok(root) };
+        let tells = outbox.tells();
         self.delivery.deliver(partition, outbox).await?;
         if !tells {
             return Ok(root);
         }
         let meta = Position { told: root.meta.steps, ..root.meta.clone() };
         self.decide(partition, &root, meta).await
+    }
+
+    /// What a commit gave out, if it did.
+    async fn outbox(&self, partition: u32, root: &Root<Position>) -> Result<Option<Outbox>, Undone> {
+        if !root.has_outbox() {
+            return Ok(None);
+        }
+        let scope = self.scope(partition);
+        let pieces = scope.outbox(root).await?;
+        let corrupt = || StateError::Corrupt(format!("{}: outbox", scope.name()));
+        Ok(Some(Outbox::of_pieces(&pieces).ok_or_else(corrupt)?))
     }
 
     /// The stages that share the function, and the partitions of the pipeline.
