@@ -3,14 +3,15 @@
 //! | where | what |
 //! | --- | --- |
 //! | package `components/engines` | what the compiler said of the engines that can run its code |
-//! | package `components/<name>/<digest>-<engines>.cwasm` | a component, compiled, sealed |
-//! | bucket `<digest>-<engines>.cwasm` | one that was pushed, the same |
+//! | package `components/<name>/<digest>-<engines>.cwasm` | a component, compiled: a new process maps it, and reads what it needs |
+//! | bucket `<digest>-<engines>.cwasm` | one that was pushed, with a digest in front |
 //! | bucket `stages/<stage>/current` | the digest of what the stage is to run, or "deployed": the package's component, as if there were no pointer |
 //!
 //! Whoever can write to the bucket decides what runs, so that no function can. `operate` writes there.
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,7 +23,7 @@ use aws_sdk_s3::{
     error::{DisplayErrorContext, SdkError},
     operation::get_object::GetObjectError,
 };
-use tapeline_runtime::{COMPILED, Component, Engine, compiled_name, unseal};
+use tapeline_runtime::{COMPILED, Component, Engine, compiled_name, open, unseal};
 
 /// A pointer is not read again for so long.
 const POINTER_AGE_MAX: Duration = Duration::from_secs(1);
@@ -157,15 +158,21 @@ impl Components {
             return Ok(loaded.clone());
         }
         let packaged = self.packaged(component).ok().filter(|(found, _)| **found == *digest);
-        let stored = match packaged {
+        let (compiled, bytes) = match packaged {
+            // AWS has checked what is in the package, as it has this program.
             Some((_, path)) => {
-                fs::read(&path).map_err(|error| ComponentError::Unfit(format!("read {}: {error}", path.display())))?
+                let unfit = |error: &dyn Display| ComponentError::Unfit(format!("open {}: {error}", path.display()));
+                let bytes = fs::metadata(&path).map_err(|error| unfit(&error))?.len();
+                (open(self.engine.engine(), &path).map_err(|error| unfit(&error))?, bytes)
             }
-            None => self.fetch(digest).await?,
+            None => {
+                let stored = self.fetch(digest).await?;
+                let unfit =
+                    || ComponentError::Unfit(format!("component {digest} is damaged, or is for another engine"));
+                (unseal(self.engine.engine(), &stored).ok_or_else(unfit)?, stored.len() as u64)
+            }
         };
-        let unfit = || ComponentError::Unfit(format!("component {digest} is damaged, or is for another engine"));
-        let compiled = unseal(self.engine.engine(), &stored).ok_or_else(unfit)?;
-        let fit = self.engine.fit(&compiled, digest.into(), stored.len() as u64);
+        let fit = self.engine.fit(&compiled, digest.into(), bytes);
         let loaded = fit.map_err(|error| ComponentError::Unfit(format!("component {digest}: {error}")))?;
         let mut kept = self.loaded();
         if kept.len() >= KEPT_MAX {

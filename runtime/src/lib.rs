@@ -6,6 +6,6 @@ mod engine;
 mod instance;
 mod wasi;
 
-pub use compiled::{COMPILED, compiled_name, deserialize, seal, unseal};
+pub use compiled::{COMPILED, compiled_name, deserialize, open, seal, unseal, unsealed};
 pub use engine::{COMPONENT_BYTES_MAX, Component, Engine, RuntimeError, digest, hex};
 pub use instance::{Fault, Instance, Limits, WasmInstance, instantiate, setting_text};

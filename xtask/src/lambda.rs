@@ -82,8 +82,21 @@ pub(crate) fn pack(workspace: &Workspace, architecture: Architecture, program: &
     let mut compile = workspace.command(workspace.program(HostProfile::Release));
     compile.args(["compile", "--architecture", architecture.name(), "--into"]).arg(package.join("components"));
     compile.args(workspace.stages().iter().map(|stage| workspace.components().join(format!("{stage}.wasm"))));
-    process::read(&mut compile)?;
+    for compiled in process::read(&mut compile)?.lines() {
+        unseal(Path::new(compiled))?;
+    }
     Ok(package)
+}
+
+/// Bytes of the digest in front of compiled code.
+const SEAL_BYTES: usize = 32;
+
+/// Takes the digest away from compiled code: beside the program it is not checked, so that it need not be read as a whole
+/// whenever one starts, but is mapped.
+fn unseal(compiled: &Path) -> Result<()> {
+    let sealed = fs::read(compiled).with_context(|| format!("reading {}", compiled.display()))?;
+    let code = sealed.get(SEAL_BYTES..).with_context(|| format!("{} is empty", compiled.display()))?;
+    fs::write(compiled, code).with_context(|| format!("writing {}", compiled.display()))
 }
 
 /// Builds the program of the functions, and for this machine the one that pushes to them: components can be compiled for

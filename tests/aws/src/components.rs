@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tapeline_harness::program;
+use tapeline_runtime::unsealed;
 use tempfile::TempDir;
 
 use crate::{
@@ -81,7 +82,7 @@ pub fn package_with(folder: &Path, names: &[&str]) -> Result<PathBuf> {
         let compiled = Compiled::new(name)?;
         let place = copied.join("components").join(Path::new(name).file_name().context("the name of a file")?);
         fs::create_dir_all(&place)?;
-        fs::write(place.join(&compiled.name), &compiled.code)?;
+        fs::write(place.join(&compiled.name), unsealed(&compiled.code).context("what was compiled is damaged")?)?;
     }
     Ok(copied)
 }
