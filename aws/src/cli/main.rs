@@ -9,7 +9,7 @@ mod stage;
 use std::{env, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use tapeline_aws::operate::{Account, Change, Stack};
+use tapeline_aws::operate::{Account, Change, Stack, Stores};
 
 use self::output::{Failure, conclude};
 
@@ -57,11 +57,18 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     })
 }
 
-/// The account of the environment, and a stack in it.
+/// The account of the environment, and a stack in it that has functions.
 async fn find(stack: &str) -> Result<(Account, Stack), Failure> {
     let account = Account::of_environment().await?;
     let stack = Stack::find(&account, stack).await?;
     Ok((account, stack))
+}
+
+/// The account of the environment, and what of a stack in it can be read.
+async fn find_stores(stack: &str) -> Result<(Account, Stores), Failure> {
+    let account = Account::of_environment().await?;
+    let stores = Stores::find(&account, stack).await?;
+    Ok((account, stores))
 }
 
 /// Who changes something, for those who look later.

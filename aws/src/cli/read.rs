@@ -10,7 +10,7 @@ use tapeline_events::parse_time;
 use tapeline_invoke::{Counts, LedgerKey};
 
 use crate::{
-    find,
+    find_stores,
     output::{Failure, say},
 };
 
@@ -71,8 +71,8 @@ struct Line<'a> {
 
 impl LedgerCommand {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let (account, stack) = find(&self.stack).await?;
-        let ledger = operate::ledger(&account, &stack, self.symbol.as_deref()).await?;
+        let (account, stores) = find_stores(&self.stack).await?;
+        let ledger = operate::ledger(&account, &stores, self.symbol.as_deref()).await?;
         for (LedgerKey { stage_index, stage, symbol, day }, counts) in &ledger {
             let day = day.map(|day| day.to_string());
             say(&tapeline_invoke::json(&Line { stage_index: *stage_index, stage, symbol, day, counts }))?;
@@ -83,10 +83,10 @@ impl LedgerCommand {
 
 impl RowsCommand {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let (account, stack) = find(&self.stack).await?;
+        let (account, stores) = find_stores(&self.stack).await?;
         let Self { table, symbol, from, to, limit, .. } = self;
         let query = Query { table, symbol, from, to, limit };
-        operate::rows(&account, &stack, &query, |row| say(&tapeline_invoke::json(&row))).await?;
+        operate::rows(&account, &stores, &query, |row| say(&tapeline_invoke::json(&row))).await?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::{operation::query::builders::QueryFluentBuilder, types::At
 use serde_json::{Number, Value};
 use tapeline_events::{Unit, format_time, parse_time};
 
-use super::{Account, OperateError, Stack};
+use super::{Account, OperateError, Stores};
 use crate::sink::{AT, ROW, TABLE_SYMBOL};
 
 /// Which rows to read.
@@ -33,11 +33,11 @@ pub type Row = BTreeMap<String, Value>;
 /// `Wrong` when times are asked for of a table that has none behind the symbol.
 pub async fn rows<E: From<OperateError>>(
     account: &Account,
-    stack: &Stack,
+    stores: &Stores,
     query: &Query,
     mut each: impl FnMut(Row) -> Result<(), E>,
 ) -> Result<(), E> {
-    let doing = || format!("read table {} in {}", query.table, stack.rows_table);
+    let doing = || format!("read table {} in {}", query.table, stores.rows_table);
     let mut left = query.limit.unwrap_or(u64::MAX);
     let mut take = |item: Item| -> Result<ControlFlow<()>, E> {
         if left == 0 {
@@ -49,10 +49,10 @@ pub async fn rows<E: From<OperateError>>(
         }
         Ok(ControlFlow::Continue(()))
     };
-    let is_by_time = is_by_time(account, stack, query).await?;
+    let is_by_time = is_by_time(account, stores, query).await?;
     let mut start = None;
     loop {
-        let (items, next) = page(account, stack, query, is_by_time, start).await?;
+        let (items, next) = page(account, stores, query, is_by_time, start).await?;
         for item in items {
             if take(item)?.is_break() {
                 return Ok(());
@@ -68,20 +68,20 @@ pub async fn rows<E: From<OperateError>>(
 type Item = std::collections::HashMap<String, AttributeValue>;
 
 /// Whether times are asked for, of a symbol whose rows are in the order of time: it comes first behind the symbol.
-async fn is_by_time(account: &Account, stack: &Stack, query: &Query) -> Result<bool, OperateError> {
+async fn is_by_time(account: &Account, stores: &Stores, query: &Query) -> Result<bool, OperateError> {
     let Some(symbol) = query.symbol.as_ref().filter(|_| query.has_times()) else { return Ok(false) };
     let one =
-        of_symbol(account, stack, query, symbol).key_condition_expression("#table_symbol = :table_symbol").limit(1);
+        of_symbol(account, stores, query, symbol).key_condition_expression("#table_symbol = :table_symbol").limit(1);
     let found = one.send().await.map_err(|error| {
-        OperateError::refused(format!("read table {} in {}", query.table, stack.rows_table), &error)
+        OperateError::refused(format!("read table {} in {}", query.table, stores.rows_table), &error)
     })?;
     let first = found.items().first().and_then(|item| at(item).split('/').next());
     Ok(first.is_some_and(|first| parse_time(first).is_ok()))
 }
 
 /// A query of a symbol, without its condition.
-fn of_symbol(account: &Account, stack: &Stack, query: &Query, symbol: &str) -> QueryFluentBuilder {
-    let ask = account.dynamodb.query().table_name(&stack.rows_table).consistent_read(true);
+fn of_symbol(account: &Account, stores: &Stores, query: &Query, symbol: &str) -> QueryFluentBuilder {
+    let ask = account.dynamodb.query().table_name(&stores.rows_table).consistent_read(true);
     let ask = ask.expression_attribute_names("#table_symbol", TABLE_SYMBOL);
     let key = AttributeValue::S(format!("{}/{symbol}", query.table));
     ask.expression_attribute_values(":table_symbol", key)
@@ -95,12 +95,12 @@ fn at(item: &Item) -> &str {
 /// Items from a place on, and the place behind them if there are more.
 async fn page(
     account: &Account,
-    stack: &Stack,
+    stores: &Stores,
     query: &Query,
     is_by_time: bool,
     start: Option<Item>,
 ) -> Result<(Vec<Item>, Option<Item>), OperateError> {
-    let table = &stack.rows_table;
+    let table = &stores.rows_table;
     let doing = || format!("read table {} in {table}", query.table);
     let text = |text: String| AttributeValue::S(text);
     let Some(symbol) = &query.symbol else {
@@ -112,7 +112,7 @@ async fn page(
         return Ok((found.items.unwrap_or_default(), found.last_evaluated_key));
     };
     let mut condition = "#table_symbol = :table_symbol".to_owned();
-    let mut ask = of_symbol(account, stack, query, symbol).set_exclusive_start_key(start);
+    let mut ask = of_symbol(account, stores, query, symbol).set_exclusive_start_key(start);
     if is_by_time {
         condition.push_str(" AND #at BETWEEN :from AND :to");
         let time = |time| text(format_time(time, Unit::Nanoseconds));

@@ -1,16 +1,14 @@
-//! A pipeline's stack: where its parts are, and what its stages were told.
-
-use std::collections::BTreeMap;
+//! A pipeline's functions: where their parts are, and what their stages were told.
 
 use serde_json::Value;
 
-use super::{Account, OperateError};
+use super::{Account, OperateError, outputs::Outputs};
 use crate::settings::{StageSettings, stages as read_stages};
 
 /// What a function is told of its stages; see `settings.rs`.
 const STAGES_VARIABLE: &str = "TAPELINE_STAGES";
 
-/// A stack that was deployed.
+/// A stack that was deployed with functions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
     /// Its name, such as `tapeline-bitcoin-trades`.
@@ -27,10 +25,6 @@ pub struct Stack {
     pub components_bucket: String,
     /// The table of the state.
     pub state_table: String,
-    /// The table of the ledger.
-    pub ledger_table: String,
-    /// The table of rows.
-    pub rows_table: String,
     /// Its functions, in the order of the data.
     pub segments: Vec<Segment>,
 }
@@ -55,57 +49,32 @@ impl Stack {
     /// Finds a stack by its name.
     ///
     /// # Errors
-    /// `Wrong` when there is none, or it is none of a pipeline.
+    /// `Wrong` when there is none, it is none of a pipeline, or has no functions.
     pub async fn find(account: &Account, name: &str) -> Result<Self, OperateError> {
-        let region = &account.region;
-        let doing = || format!("find stack {name} in {region}");
-        let described = account.stacks.describe_stacks().stack_name(name).send().await.map_err(|error| match error
-            .as_service_error()
-            .and_then(|error| error.meta().message())
-        {
-            Some(said) if said.contains("does not exist") => OperateError::wrong(format!(
-                "find stack {name} in {region}: there is none of the name; the CDK calls the one of a pipeline \
-                     tapeline-PIPELINE, and AWS_REGION says where to look"
-            )),
-            _ => OperateError::refused(doing(), &error),
-        })?;
-        let stack = described.stacks.unwrap_or_default().into_iter().next();
-        let outputs = stack.and_then(|stack| stack.outputs).unwrap_or_default();
-        let pairs = outputs.into_iter().filter_map(|output| Some((output.output_key?, output.output_value?)));
-        Self::of_outputs(name, &pairs.collect())
+        Self::of(&Outputs::find(account, name).await?)
     }
 
-    /// The stack that has these outputs.
-    ///
-    /// # Errors
-    /// `Wrong` when one is missing, or is not what it should be.
-    pub fn of_outputs(name: &str, outputs: &BTreeMap<String, String>) -> Result<Self, OperateError> {
-        let unfit = |what: String| {
-            OperateError::wrong(format!(
-                "use stack {name}: {what}; it is of no pipeline, or was deployed by another version of Tapeline"
-            ))
-        };
-        let output = |key: &str| outputs.get(key).cloned().ok_or_else(|| unfit(format!("it has no output {key}")));
-        let json = output("Segments")?;
-        let segments: Vec<Vec<String>> =
-            serde_json::from_str(&json).map_err(|error| unfit(format!("its output Segments is {json:?}: {error}")))?;
+    fn of(outputs: &Outputs) -> Result<Self, OperateError> {
+        let name = &outputs.stack;
+        if !outputs.has_functions() {
+            return Err(OperateError::wrong(format!(
+                "find the functions of stack {name}: it has none, only what hosts work on that run the stages; of these \
+                 ask the hosts, without --aws"
+            )));
+        }
         let segment = |stages: Vec<String>| {
-            let dead_letter_queue = output(&format!("DeadLetterQueue{}", pascal(&stages.join("+"))))?;
+            let dead_letter_queue = outputs.text(&format!("DeadLetterQueue{}", pascal(&stages.join("+"))))?;
             Ok(Segment { stages, dead_letter_queue })
         };
-        let partitions = output("Partitions")?;
+        let segments: Vec<Vec<String>> = outputs.json("Segments")?;
         Ok(Self {
-            name: name.to_owned(),
-            pipeline: output("PipelineName")?,
-            partitions: partitions
-                .parse()
-                .map_err(|_| unfit(format!("its output Partitions is {partitions:?} instead of a number")))?,
-            architecture: output("Architecture")?,
-            engines: output("Engines")?,
-            components_bucket: output("ComponentsBucket")?,
-            state_table: output("StateTable")?,
-            ledger_table: output("LedgerTable")?,
-            rows_table: output("RowsTable")?,
+            name: name.clone(),
+            pipeline: outputs.text("PipelineName")?,
+            partitions: outputs.json("Partitions")?,
+            architecture: outputs.text("Architecture")?,
+            engines: outputs.text("Engines")?,
+            components_bucket: outputs.text("ComponentsBucket")?,
+            state_table: outputs.text("StateTable")?,
             segments: segments.into_iter().map(segment).collect::<Result<_, OperateError>>()?,
         })
     }
@@ -173,7 +142,7 @@ fn pascal(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeMap, time::Duration};
 
     use super::*;
 
@@ -185,8 +154,6 @@ mod tests {
             ("Engines", "0123456789abcdef"),
             ("ComponentsBucket", "components"),
             ("StateTable", "state"),
-            ("LedgerTable", "ledger"),
-            ("RowsTable", "rows"),
             ("Segments", r#"[["fetch"],["a-b","enrich"],["write"]]"#),
             ("DeadLetterQueueFetch", "https://fetch"),
             ("DeadLetterQueueABEnrich", "https://middle"),
@@ -196,9 +163,13 @@ mod tests {
         .into()
     }
 
+    fn of(outputs: BTreeMap<String, String>) -> Result<Stack, OperateError> {
+        Stack::of(&Outputs::new("s", outputs))
+    }
+
     #[test]
     fn a_stack_is_what_its_outputs_say() {
-        let stack = Stack::of_outputs("s", &outputs()).unwrap();
+        let stack = of(outputs()).unwrap();
         assert_eq!(stack.stages().collect::<Vec<_>>(), ["fetch", "a-b", "enrich", "write"]);
         let segment = stack.segment_of("enrich").unwrap();
         assert_eq!((segment.name().as_str(), segment.dead_letter_queue.as_str()), ("a-b+enrich", "https://middle"));
@@ -212,15 +183,23 @@ mod tests {
         for key in outputs().keys() {
             let mut outputs = outputs();
             outputs.remove(key);
-            let error = Stack::of_outputs("s", &outputs).unwrap_err().to_string();
+            let error = of(outputs).unwrap_err().to_string();
             assert!(error.contains(&format!("it has no output {key};")), "{error}");
         }
         for (key, value) in [("Partitions", "many"), ("Segments", "fetch")] {
             let mut outputs = outputs();
             outputs.insert(key.to_owned(), value.to_owned());
-            let error = Stack::of_outputs("s", &outputs).unwrap_err().to_string();
+            let error = of(outputs).unwrap_err().to_string();
             assert!(error.contains(&format!("its output {key} is {value:?}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_stack_without_functions_is_told_from_one_that_is_of_no_pipeline() {
+        let alone = [("Functions", "false"), ("PipelineName", "p"), ("Segments", "[]")];
+        let error = of(alone.map(|(key, value)| (key.to_owned(), value.to_owned())).into()).unwrap_err();
+        assert!(matches!(&error, OperateError::Wrong(_)), "{error:?}");
+        assert!(error.to_string().starts_with("find the functions of stack s: it has none, "), "{error}");
     }
 
     #[test]

@@ -58,6 +58,19 @@ impl CdkArgs {
         }
     }
 
+    /// Whether the stack has functions, as far as is said here: the app has the last word.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`].
+    pub(super) fn has_functions(&self) -> Result<bool> {
+        if let Some(told) = self.more.iter().rev().find_map(|told| told.to_str()?.strip_prefix("functions=")) {
+            return Ok(told != "false");
+        }
+        let Some(pipeline) = &self.pipeline else { return Ok(true) };
+        let told = Pipeline::load(pipeline)?.aws.get("functions").and_then(toml::Value::as_bool);
+        Ok(told != Some(false))
+    }
+
     /// What `cdk` is told: a command of it, where the files are, and what it is told besides.
     ///
     /// # Errors
@@ -239,6 +252,20 @@ mod tests {
         let line = arguments(None, &["--force"]);
         assert_eq!(line.line("destroy", None).unwrap(), ["destroy", "--force"]);
         assert_eq!(line.line_without_more("bootstrap", None).unwrap(), ["bootstrap"]);
+    }
+
+    #[test]
+    fn a_stack_may_be_without_functions() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let pipeline = folder.path().join("x.toml");
+        let has = |aws: &str, more: &[&str]| {
+            let stages = "[[stages]]\nname = \"fetch\"\n[[stages]]\nname = \"write\"";
+            fs::write(&pipeline, format!("name = \"x\"\n[aws]\n{aws}\n{stages}")).unwrap();
+            arguments(pipeline.to_str(), more).has_functions().unwrap()
+        };
+        assert!(has("", &[]) && has("functions = true", &[]) && !has("functions = false", &[]));
+        assert!(!has("", &["-c", "functions=false"]) && has("functions = false", &["-c", "functions=true"]));
+        assert!(arguments(None, &[]).has_functions().unwrap());
     }
 
     #[test]

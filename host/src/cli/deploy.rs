@@ -13,13 +13,14 @@ use crate::error::{Error, Result};
 /// The file of a package that Lambda runs.
 const PROGRAM: &str = "bootstrap";
 
-/// Put a pipeline on AWS: functions, queues, tables, buckets
+/// Put a pipeline on AWS: functions, queues, tables, buckets; or only what hosts of our own keep there
 #[derive(Args)]
 #[command(after_help = "\
 Runs `cdk deploy` in infra/cdk of a clone of Tapeline, and first installs its packages where they
 are missing. It shows what rights it will give, and asks. infra/README.md says what is made, how it
 is set and what it costs. Needs Node.js 20 or later with npm, credentials of an account in the
-environment, and the package of the functions (`cargo xtask lambda`).
+environment, and the package of the functions (`cargo xtask lambda`), unless the pipeline file says
+`functions = false`: then there are only tables and a bucket, for hosts that run the stages.
 
 Examples:
   tapeline deploy pipelines/bitcoin-trades.toml --bootstrap
@@ -39,6 +40,8 @@ impl Deploy {
     pub(super) fn run(self) -> Result<Exit> {
         let app = self.cdk.find()?;
         match &self.package {
+            // Hosts of our own run the stages.
+            _ if !self.cdk.has_functions()? => {}
             Some(folder) => check_package(folder)?,
             // Which of them it is, the app knows: it reads the architecture.
             None => check_packages(&app.packages())?,

@@ -60,6 +60,8 @@ pub struct Pipeline {
     pub nats: Nats,
     /// How other versions of its stages are brought in.
     pub swap: Swap,
+    /// `[aws]`, as it is written: `infra/cdk` checks it.
+    pub aws: toml::Table,
     /// In the order of the data; at least two.
     pub stages: Vec<Stage>,
     document: Document,
@@ -186,7 +188,7 @@ fn resolve(document: Document) -> Result<Pipeline> {
     let stages = resolve_stages(&document, raw.stages)?;
     let nats = nats::resolve(&document, &raw.nats, &stages)?;
     let swap = swap::resolve(&document, raw.swap)?;
-    Ok(Pipeline { name: raw.name, format, source, watermark, commit, nats, swap, stages, document })
+    Ok(Pipeline { name: raw.name, format, source, watermark, commit, nats, swap, aws: raw.aws, stages, document })
 }
 
 fn resolve_source(document: &Document, raw: RawSource) -> Result<(String, Source)> {

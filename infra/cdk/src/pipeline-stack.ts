@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { CfnOutput, RemovalPolicy, Stack, Tags } from "aws-cdk-lib";
+import type { RemovalPolicy } from "aws-cdk-lib";
 import { Code } from "aws-cdk-lib/aws-lambda";
 import { Construct } from "constructs";
 import { AlarmsTopic } from "./alarms-topic.ts";
@@ -12,7 +12,8 @@ import type { Pipeline } from "./pipeline.ts";
 import { ScheduleTrigger } from "./schedule-trigger.ts";
 import type { Settings } from "./settings.ts";
 import { StageFunction } from "./stage-function.ts";
-import { Stores } from "./stores.ts";
+import { FunctionStores } from "./stores.ts";
+import { removalPolicyOf, TapelineStack } from "./tapeline-stack.ts";
 import { Token } from "./token.ts";
 import { Wrong } from "./wrong.ts";
 
@@ -24,12 +25,11 @@ export interface PipelineStackProps {
 }
 
 /** A pipeline: its functions, the hops between them, its stores and triggers, and what watches over it. */
-export class PipelineStack extends Stack {
+export class PipelineStack extends TapelineStack {
   constructor(scope: Construct, { pipeline, settings, package: folder }: PipelineStackProps) {
-    super(scope, `tapeline-${pipeline.name}`, { description: `The Tapeline pipeline ${pipeline.name}` });
-    Tags.of(this).add("tapeline:pipeline", pipeline.name);
-    const removalPolicy = settings.keepData ? RemovalPolicy.RETAIN : RemovalPolicy.DESTROY;
-    const stores = new Stores(this, "Stores", { removalPolicy });
+    super(scope, pipeline.name, `The Tapeline pipeline ${pipeline.name}`);
+    const removalPolicy = removalPolicyOf(settings);
+    const stores = new FunctionStores(this, "Stores", { removalPolicy });
     const alarms = new AlarmsTopic(this, "Alarms", { pipeline: pipeline.name, email: settings.alarmsEmail });
     const segments = this.segments(pipeline, settings, Code.fromAsset(folder), removalPolicy);
     const functions = segments.map((segment) => segment.stageFunction);
@@ -108,18 +108,14 @@ export class PipelineStack extends Stack {
 
   private outputs(parts: {
     http: HttpTrigger;
-    stores: Stores;
+    stores: FunctionStores;
     alarms: AlarmsTopic;
     segments: readonly Segment[];
     token: Token | undefined;
   }): void {
     const { http, stores, alarms, segments, token } = parts;
     this.output("ApiUrl", http.url);
-    this.output("StateTable", stores.state.tableName);
-    this.output("RowsTable", stores.rows.tableName);
-    this.output("DeadLettersTable", stores.deadLetters.tableName);
-    this.output("LedgerTable", stores.ledger.tableName);
-    this.output("ObjectsBucket", stores.objects.bucketName);
+    this.outputsOf(stores);
     this.output("ComponentsBucket", stores.components.bucketName);
     this.output("AlarmsTopicArn", alarms.topic.topicArn);
     if (token !== undefined) {
@@ -130,10 +126,6 @@ export class PipelineStack extends Stack {
       this.output(`Queue${pascal(name)}`, hop.queue.queueUrl);
       this.output(`DeadLetterQueue${pascal(name)}`, hop.deadLetters.queueUrl);
     }
-  }
-
-  private output(name: string, value: string): void {
-    new CfnOutput(this, name, { value });
   }
 }
 

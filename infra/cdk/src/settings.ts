@@ -6,8 +6,16 @@ import { type Pipeline, type Stage, timePerCall } from "./pipeline.ts";
 import { Section } from "./section.ts";
 import { unfit, Wrong } from "./wrong.ts";
 
+/** What every stack has: tables and a bucket. */
+export interface StoreSettings {
+  /** Whether tables, buckets and queues stay when the stack goes. */
+  readonly keepData: boolean;
+  /** After so long a row may go. */
+  readonly rowsExpire: Span | undefined;
+}
+
 /** How a pipeline is put on AWS: `[aws]` of its file, and the context of the command line, which has the last word. */
-export interface Settings {
+export interface Settings extends StoreSettings {
   readonly architecture: Architecture;
   /** Who may call over HTTP: whoever AWS knows and allows, or whoever has the stack's token. */
   readonly authorization: Authorization;
@@ -23,12 +31,8 @@ export interface Settings {
   readonly batchConcurrency: number | undefined;
   /** Of each function, whole seconds. */
   readonly timeout: Span;
-  /** Whether tables, buckets and queues stay when the stack goes. */
-  readonly keepData: boolean;
   readonly alarmsEmail: string | undefined;
   readonly logRetentionDays: number;
-  /** After so long a row may go. */
-  readonly rowsExpire: Span | undefined;
   /** When EventBridge calls the first function. */
   readonly schedule: string | undefined;
 }
@@ -44,6 +48,7 @@ export type Context = (key: string) => unknown;
 
 /** In the order in which they are explained. */
 export const KEYS = [
+  "functions",
   "architecture",
   "authorization",
   "partitions",
@@ -57,6 +62,10 @@ export const KEYS = [
   "rows_expire",
   "schedule",
 ] as const;
+type Key = (typeof KEYS)[number];
+
+/** Those that say something of tables and buckets; all others are for functions alone. */
+const STORE_KEYS: readonly Key[] = ["functions", "keep_data", "rows_expire"];
 
 /** On the command line it reads better without what it is that is kept. */
 const CONTEXT_KEYS: Readonly<Record<string, string>> = { keep_data: "keep" };
@@ -78,9 +87,24 @@ const RETENTIONS = Object.values(RetentionDays).filter(
   (days): days is RetentionDays => typeof days === "number" && days !== RetentionDays.INFINITE,
 );
 
+/** Whether functions work on the pipeline, or hosts of our own on stores that are on AWS. */
+export function hasFunctions(pipeline: Pipeline, context: Context): boolean {
+  return sectionOf(pipeline, context).flag("functions", true);
+}
+
+/** Of a stack without functions; what is for these alone is refused, since nobody would read it. */
+export function resolveStoreSettings(pipeline: Pipeline, context: Context): StoreSettings {
+  const section = sectionOf(pipeline, context);
+  const unread = KEYS.find((key) => !STORE_KEYS.includes(key) && section.value(key) !== undefined);
+  if (unread !== undefined) {
+    const which = `${section.key("functions")} is false`;
+    throw new Wrong(`${section.key(unread)}: only for functions, and ${which}: leave it out`);
+  }
+  return storeSettings(section);
+}
+
 export function resolveSettings(pipeline: Pipeline, context: Context): Settings {
-  new Section(pipeline.aws, (key) => `aws.${key}`).only(KEYS);
-  const section = withContext(pipeline, context);
+  const section = sectionOf(pipeline, context);
   const partitions = section.integer("partitions", [1, PARTITIONS_MAX], 1);
   const groups = resolveGroups(section, pipeline.stages);
   const concurrency = resolveConcurrency(section, partitions);
@@ -93,10 +117,9 @@ export function resolveSettings(pipeline: Pipeline, context: Context): Settings 
     concurrency,
     batchConcurrency: batchConcurrency(partitions, concurrency),
     timeout: resolveTimeout(section, groups),
-    keepData: section.flag("keep_data", false),
+    ...storeSettings(section),
     alarmsEmail: resolveMatch(section, "alarms_email", /^[^\s@]+@[^\s@]+$/, "an address such as you@example.com"),
     logRetentionDays: resolveRetention(section),
-    rowsExpire: section.span("rows_expire", "1s"),
     schedule: resolveMatch(
       section,
       "schedule",
@@ -104,6 +127,10 @@ export function resolveSettings(pipeline: Pipeline, context: Context): Settings 
       '"rate(1 minute)" or "cron(0 8 * * ? *)"',
     ),
   };
+}
+
+function storeSettings(section: Section): StoreSettings {
+  return { keepData: section.flag("keep_data", false), rowsExpire: section.span("rows_expire", "1s") };
 }
 
 /** The folder with `bootstrap` and the compiled components. */
@@ -119,7 +146,8 @@ export function resolvePackage(context: Context, architecture: Architecture): st
 }
 
 /** The context beats the file, and errors say which of the two it was. */
-function withContext(pipeline: Pipeline, context: Context): Section {
+function sectionOf(pipeline: Pipeline, context: Context): Section {
+  new Section(pipeline.aws, (key) => `aws.${key}`).only(KEYS);
   const contextKey = (key: string) => CONTEXT_KEYS[key] ?? key;
   const given = KEYS.map((key) => [key, typed(context(contextKey(key)))] as const);
   const fromContext = Object.fromEntries(given.filter(([, value]) => value !== undefined));

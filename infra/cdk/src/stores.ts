@@ -1,7 +1,7 @@
 import { Duration, RemovalPolicy, Stack, Validations } from "aws-cdk-lib";
 import { type Attribute, AttributeType, BillingMode, Table, TableEncryption } from "aws-cdk-lib/aws-dynamodb";
 import { BlockPublicAccess, Bucket, BucketEncryption, type CfnBucket } from "aws-cdk-lib/aws-s3";
-import { Construct } from "constructs";
+import { Construct, type IConstruct } from "constructs";
 import { VARIABLES } from "./environment.ts";
 import type { StageFunction } from "./stage-function.ts";
 
@@ -18,23 +18,31 @@ export interface StoresProps {
   readonly removalPolicy: RemovalPolicy;
 }
 
-/** What a pipeline keeps: tables for state, rows, dead letters and the ledger, buckets for files and components. */
+/** What a pipeline keeps, whoever works on it: tables for state, rows, dead letters and the ledger, a bucket for files. */
 export class Stores extends Construct {
   readonly state: Table;
   readonly rows: Table;
   readonly deadLetters: Table;
   readonly ledger: Table;
   readonly objects: Bucket;
-  readonly components: Bucket;
 
   constructor(scope: Construct, id: string, { removalPolicy }: StoresProps) {
     super(scope, id);
-    this.state = this.table("State", removalPolicy, text("key"));
-    this.rows = this.table("Rows", removalPolicy, text("table_symbol"), text("at"));
-    this.deadLetters = this.table("DeadLetters", removalPolicy, text("stage"), text("at"));
-    this.ledger = this.table("Ledger", removalPolicy, text("stage_symbol"), text("day_partition"));
-    this.objects = this.bucket("Objects", removalPolicy);
-    this.components = this.bucket("Components", removalPolicy);
+    this.state = table(this, "State", removalPolicy, text("key"));
+    this.rows = table(this, "Rows", removalPolicy, text("table_symbol"), text("at"));
+    this.deadLetters = table(this, "DeadLetters", removalPolicy, text("stage"), text("at"));
+    this.ledger = table(this, "Ledger", removalPolicy, text("stage_symbol"), text("day_partition"));
+    this.objects = bucket(this, "Objects", removalPolicy);
+  }
+}
+
+/** Stores that functions work on, and a bucket for their components. */
+export class FunctionStores extends Stores {
+  readonly components: Bucket;
+
+  constructor(scope: Construct, id: string, props: StoresProps) {
+    super(scope, id, props);
+    this.components = bucket(this, "Components", props.removalPolicy);
   }
 
   /** What every function needs: state, components, a place for what it cannot take, and one for what it counts. */
@@ -92,48 +100,61 @@ export class Stores extends Construct {
       "The component of the writer names files as it likes: by dataset, symbol and day.",
     );
   }
+}
 
-  private table(id: string, removalPolicy: RemovalPolicy, partitionKey: Attribute, sortKey?: Attribute): Table {
-    return new Table(this, id, {
-      partitionKey,
-      ...(sortKey === undefined ? {} : { sortKey }),
-      billingMode: BillingMode.PAY_PER_REQUEST,
-      pointInTimeRecoverySpecification: { pointInTimeRecoveryEnabled: true },
-      timeToLiveAttribute: TTL_ATTRIBUTE,
-      // Its use is in the account's trail, and no role needs a grant. A key of our own would cost a dollar a month each,
-      // and what is kept could not be read any more once it went with its stack.
-      encryption: TableEncryption.AWS_MANAGED,
-      removalPolicy,
-    });
-  }
+function table(
+  scope: Construct,
+  id: string,
+  removalPolicy: RemovalPolicy,
+  partitionKey: Attribute,
+  sortKey?: Attribute,
+): Table {
+  return new Table(scope, id, {
+    partitionKey,
+    ...(sortKey === undefined ? {} : { sortKey }),
+    billingMode: BillingMode.PAY_PER_REQUEST,
+    pointInTimeRecoverySpecification: { pointInTimeRecoveryEnabled: true },
+    timeToLiveAttribute: TTL_ATTRIBUTE,
+    // Its use is in the account's trail, and no role needs a grant. A key of our own would cost a dollar a month each,
+    // and what is kept could not be read any more once it went with its stack.
+    encryption: TableEncryption.AWS_MANAGED,
+    removalPolicy,
+  });
+}
 
-  private bucket(id: string, removalPolicy: RemovalPolicy): Bucket {
-    const bucket = new Bucket(this, id, {
-      encryption: BucketEncryption.S3_MANAGED,
-      blockPublicAccess: BlockPublicAccess.BLOCK_ALL,
-      enforceSSL: true,
-      versioned: true,
-      lifecycleRules: [
-        { abortIncompleteMultipartUploadAfter: UPLOAD_AGE_MAX, noncurrentVersionExpiration: NONCURRENT_AGE_MAX },
-      ],
-      removalPolicy,
-      autoDeleteObjects: removalPolicy === RemovalPolicy.DESTROY,
-    });
-    Validations.of(bucket).acknowledge({
-      id: "AwsSolutions-S1",
-      reason:
-        "Only roles of this account reach it, and CloudTrail can log what they read and write; access logs would be " +
-        "another bucket that grows with every file that is written.",
-    });
-    return bucket;
-  }
+function bucket(scope: Construct, id: string, removalPolicy: RemovalPolicy): Bucket {
+  const made = new Bucket(scope, id, {
+    encryption: BucketEncryption.S3_MANAGED,
+    blockPublicAccess: BlockPublicAccess.BLOCK_ALL,
+    enforceSSL: true,
+    versioned: true,
+    lifecycleRules: [
+      { abortIncompleteMultipartUploadAfter: UPLOAD_AGE_MAX, noncurrentVersionExpiration: NONCURRENT_AGE_MAX },
+    ],
+    removalPolicy,
+    autoDeleteObjects: removalPolicy === RemovalPolicy.DESTROY,
+  });
+  Validations.of(made).acknowledge({
+    id: "AwsSolutions-S1",
+    reason:
+      "Only roles of this account reach it, and CloudTrail can log what they read and write; access logs would be " +
+      "another bucket that grows with every file that is written.",
+  });
+  return made;
 }
 
 function text(name: string): Attribute {
   return { name, type: AttributeType.STRING };
 }
 
-function anyObject(stage: StageFunction, bucket: Bucket, keys: string, reason: string): void {
-  const logicalId = Stack.of(bucket).getLogicalId(bucket.node.defaultChild as CfnBucket);
-  Validations.of(stage).acknowledge({ id: `AwsSolutions-IAM5[Resource::<${logicalId}.Arn>/${keys}]`, reason });
+/** Explains a grant of all keys of a bucket, or of all that begin in the same way. */
+export function anyObject(granted: IConstruct, bucket: Bucket, keys: string, reason: string): void {
+  Validations.of(granted).acknowledge({
+    id: `AwsSolutions-IAM5[Resource::<${logicalId(bucket)}.Arn>/${keys}]`,
+    reason,
+  });
+}
+
+function logicalId(bucket: Bucket): string {
+  return Stack.of(bucket).getLogicalId(bucket.node.defaultChild as CfnBucket);
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { parsePipeline } from "../src/pipeline.ts";
-import { KEYS, resolvePackage, resolveSettings } from "../src/settings.ts";
+import { hasFunctions, KEYS, resolvePackage, resolveSettings, resolveStoreSettings } from "../src/settings.ts";
 import { type Context, PIPELINE_FILE } from "./stack.ts";
 
 const STAGES = ["a", "b", "c", "d"].map((name) => `[[stages]]\nname = "${name}"\n`).join("");
@@ -84,7 +84,7 @@ describe("settings", () => {
 
 /** What is wrong in `[aws]`, and what is said about it. */
 const WRONG: readonly (readonly [aws: string, expected: string])[] = [
-  ["partition = 1", "aws.partition: no such key; there are architecture, authorization, partitions, fuse,"],
+  ["partition = 1", "aws.partition: no such key; there are functions, architecture, authorization, partitions, fuse,"],
   ["partitions = 0", "aws.partitions: 0 instead of 1 to 256"],
   ["partitions = 257", "aws.partitions: 257 instead of 1 to 256"],
   ['partitions = "2"', 'aws.partitions: "2" instead of 1 to 256'],
@@ -122,6 +122,49 @@ describe("settings that are wrong", () => {
   it("are named as the context has them", () => {
     expect(() => settings("", { keep: "maybe" })).toThrow('-c keep: "maybe" instead of true or false');
     expect(() => settings("", { partitions: "0" })).toThrow("-c partitions: 0 instead of 1 to 256");
+  });
+});
+
+describe("settings without functions", () => {
+  const pipeline = (aws: string) => parsePipeline(`name = "x"\n[aws]\n${aws}\n${STAGES}`);
+  const stores = (aws: string, context: Context = {}) => resolveStoreSettings(pipeline(aws), (key) => context[key]);
+
+  it("are said by the file, or by the context", () => {
+    const has = (aws: string, context: Context = {}) => hasFunctions(pipeline(aws), (key) => context[key]);
+    expect([has(""), has("functions = true"), has("functions = false")]).toEqual([true, true, false]);
+    expect([has("", { functions: "false" }), has("functions = false", { functions: "true" })]).toEqual([false, true]);
+    expect(() => has('functions = "no"')).toThrow('aws.functions: "no" instead of true or false');
+  });
+
+  it("are those of stores", () => {
+    expect(stores("functions = false")).toEqual({ keepData: false, rowsExpire: undefined });
+    const told = stores('functions = false\nkeep_data = true\nrows_expire = "90d"');
+    expect(told).toMatchObject({ keepData: true, rowsExpire: { text: "90d" } });
+    expect(() => stores('functions = false\nrows_expire = "0s"')).toThrow("aws.rows_expire: ");
+  });
+
+  const EXAMPLES = {
+    architecture: '"x86_64"',
+    authorization: '"iam"',
+    partitions: "1",
+    fuse: "[]",
+    memory_mib: "512",
+    concurrency: "5",
+    timeout: '"30s"',
+    alarms_email: '"ops@example.com"',
+    log_retention_days: "14",
+    schedule: '"rate(1 minute)"',
+  };
+
+  it.each(Object.entries(EXAMPLES))("refuse what is only for functions: %s", (key, value) => {
+    const expected = `${key}: only for functions, and aws.functions is false: leave it out`;
+    expect(() => stores(`functions = false\n${key} = ${value}`)).toThrow(`aws.${expected}`);
+    expect(() => stores("functions = false", { [key]: value })).toThrow(`-c ${expected}`);
+  });
+
+  it("and those of functions are all that there are", () => {
+    const all = ["functions", "keep_data", "rows_expire", ...Object.keys(EXAMPLES)];
+    expect(all.sort()).toEqual([...KEYS].sort());
   });
 });
 

@@ -1,9 +1,8 @@
 import { readFileSync } from "node:fs";
 import { App, type Stack } from "aws-cdk-lib";
 import { Template } from "aws-cdk-lib/assertions";
+import { createStack } from "../src/app.ts";
 import { parsePipeline } from "../src/pipeline.ts";
-import { PipelineStack } from "../src/pipeline-stack.ts";
-import { resolveSettings } from "../src/settings.ts";
 
 export const PIPELINE_FILE = "../../pipelines/bitcoin-trades.toml";
 /** A stand-in: nothing of it is run. */
@@ -15,9 +14,7 @@ export type Json = any;
 
 export function stackOf(context: Context = {}, text = readFileSync(PIPELINE_FILE, "utf8")): Stack {
   const app = new App({ context: { "aws:cdk:enable-path-metadata": true } });
-  const pipeline = parsePipeline(text);
-  const settings = resolveSettings(pipeline, (key) => context[key]);
-  return new PipelineStack(app, { pipeline, settings, package: PACKAGE });
+  return createStack(app, parsePipeline(text), (key) => ({ package: PACKAGE, ...context })[key]);
 }
 
 /** A synthesized stack, in which resources are known by their construct paths. */
@@ -81,9 +78,21 @@ export class Synthesized {
       throw new Error(`${role} has other policies`);
     }
     const policies = Object.values(this.all("AWS::IAM::Policy")).map((policy) => policy.Properties);
-    const statements = policies
-      .filter((policy) => policy.Roles.some((of: Json) => this.name(of) === role))
-      .flatMap((policy) => policy.PolicyDocument.Statement);
+    const own = policies.filter((policy) => policy.Roles.some((of: Json) => this.name(of) === role));
+    return this.#grants(own);
+  }
+
+  /** All that a policy allows to whom it is attached. Nobody of the stack may be among these. */
+  grantsOf(policy: string): string[] {
+    const { Roles, Users, Groups, ...properties } = this.one("AWS::IAM::ManagedPolicy", policy);
+    if (Roles !== undefined || Users !== undefined || Groups !== undefined) {
+      throw new Error(`${policy} is attached`);
+    }
+    return this.#grants([properties]);
+  }
+
+  #grants(policies: readonly Json[]): string[] {
+    const statements = policies.flatMap((policy) => policy.PolicyDocument.Statement);
     return statements.flatMap((statement: Json) => this.#grant(statement)).sort();
   }
 

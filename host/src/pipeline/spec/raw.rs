@@ -36,8 +36,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) swap: RawSwap,
     /// Of those who deploy to AWS: `infra/cdk` reads and checks what is in it.
-    #[serde(default, rename = "aws")]
-    _aws: toml::Table,
+    #[serde(default)]
+    pub(super) aws: toml::Table,
     #[serde(default)]
     pub(super) stages: Vec<RawStage>,
 }

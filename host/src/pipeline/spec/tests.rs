@@ -64,6 +64,7 @@ fn what_only_aws_is_told_changes_nothing() {
     let told = parse(&format!("name = \"x\"\n[aws]\npartitions = 8\nto_be = [1979-05-27, {{}}]{STAGES}")).unwrap();
     let of =
         |pipeline: Pipeline| format!("{:?}", (pipeline.nats, pipeline.stages, pipeline.watermark, pipeline.commit));
+    assert_eq!(told.aws["partitions"].as_integer(), Some(8));
     assert_eq!(of(told), of(plain));
 }
 
