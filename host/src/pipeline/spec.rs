@@ -26,6 +26,7 @@ use crate::{
     connector::SimulatorSettings,
     error::{Error, Result},
     runtime::{CompileLimits, Limits, setting_text},
+    segment::WATERMARK_STAGE,
 };
 
 /// Stages that a pipeline can have. Each is an instance with its own memory; nobody reads a longer chain.
@@ -129,7 +130,7 @@ pub struct Swap {
 /// One stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// One word, unique in the pipeline: `[a-z0-9-]{1,60}`.
+    /// One word, unique in the pipeline: `[a-z0-9-]{1,60}`; not `watermark`.
     pub name: String,
     /// What runs it.
     pub component: ComponentRef,
@@ -254,6 +255,9 @@ fn resolve_stages(document: &Document, raw: Vec<RawStage>) -> Result<Vec<Stage>>
     for (at, raw) in raw.into_iter().enumerate() {
         let key = format!("stages[{at}]");
         check_name(document, &format!("{key}.name"), &raw.name)?;
+        if raw.name == WATERMARK_STAGE {
+            return Err(document.unfit(&format!("{key}.name"), "another name: the ledger calls our own step so"));
+        }
         if stages.iter().any(|stage| stage.name == raw.name) {
             return Err(document.unfit(&format!("{key}.name"), "a name that no other stage has"));
         }

@@ -36,6 +36,8 @@ export interface Stage {
 /** As in the host. */
 const STAGES_MAX = 32;
 const MEMORY_MIB_MAX = 4096;
+/** What the ledger calls the step behind the first stage, which is no component. */
+const WATERMARK_STAGE = "watermark";
 
 /** Reads a pipeline file. Errors name the file, the key, the value and what would be right. */
 export function loadPipeline(path: string): Pipeline {
@@ -120,6 +122,9 @@ function label(table: Table, tables: readonly Table[]): string {
 
 function resolveStage(section: Section): Stage {
   const name = section.name("name");
+  if (name === WATERMARK_STAGE) {
+    throw section.unfit("name", "another name: the ledger calls our own step so");
+  }
   const component = section.text("component", name);
   if (!component.endsWith(".wasm") && !isName(component)) {
     throw section.unfit("component", 'a name such as "dedup" or a path that ends in .wasm');

@@ -32,6 +32,10 @@ const WRONG: readonly (readonly [text: string, expected: string])[] = [
   [`name = "x"\n[[stages]]\n${A_AND_B}`, "stages.0.name: nothing instead of 1 to 60 of a-z, 0-9 and -"],
   [`name = "x"\n${A_AND_B}\n[[stages]]\nname = "a"`, 'stages.a.name: "a" instead of a name that no other stage has'],
   [
+    `name = "x"\n${A_AND_B}\n[[stages]]\nname = "watermark"`,
+    'stages.watermark.name: "watermark" instead of another name: the ledger calls our own step so',
+  ],
+  [
     `name = "x"\n${A_AND_B}\ncomponent = "dedup.py"`,
     'stages.b.component: "dedup.py" instead of a name such as "dedup" or a path that ends in .wasm',
   ],

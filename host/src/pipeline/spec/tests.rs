@@ -147,6 +147,10 @@ const WRONG: &[(&str, &str)] = &[
     ("name = \"x\"\nstages = []", "2: stages: 0 stages instead of 2 to 32"),
     ("name = \"x\"\n[[stages]]\nname = \"a\"", "2: stages: 1 stages instead of 2 to 32"),
     (
+        "name = \"x\"\n[[stages]]\nname = \"a\"\n[[stages]]\nname = \"watermark\"",
+        "5: stages.watermark.name: \"watermark\" instead of another name: the ledger calls our own step so",
+    ),
+    (
         "name = \"x\"\n[[stages]]\nname = \"a\"\n[[stages]]\nname = \"a\"",
         "5: stages.a.name: \"a\" instead of a name that no other stage has",
     ),
