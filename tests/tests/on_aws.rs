@@ -118,7 +118,7 @@ fn what_it_reads_is_written_as_from_a_data_folder() {
     installed.writes(&[r#"{"id":7,"price":1.5,"symbol":"A"}"#, r#"{"id":null,"price":2,"symbol":"A","more":true}"#]);
     let output = installed.run("query trades --aws s --symbol A --from 2024-08-08 --limit 5 --format csv");
     assert_eq!(installed.told(), "rows s trades --symbol=A --from=2024-08-08T00:00:00.000000000Z --limit=5");
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "id,price,symbol\n7,1.5,A\n,2,A\n");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "id,more,price,symbol\n7,,1.5,A\n,true,2,A\n");
     for (format, expected) in [("csv", ""), ("table", ""), ("json", "[]\n")] {
         installed.writes(&[""; 0]);
         let output = installed.run(&format!("query trades --aws s --format {format}"));

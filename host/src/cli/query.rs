@@ -1,6 +1,10 @@
 //! `tapeline query`: rows of a table.
 
-use std::io::Write as _;
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{BufRead as _, BufReader, BufWriter, Seek as _, Write as _},
+};
 
 use clap::Args;
 use serde_json::Map;
@@ -14,15 +18,16 @@ use super::{
     rows::{Format, RowWriter},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     store::{Query, SqliteStore, Store as _, Value},
 };
 
 /// Write the rows of a table, while a pipeline runs or not
 #[derive(Args)]
 #[command(after_help = "\
-Without --format it is a table on a terminal, and CSV otherwise. With --aws columns are in the order of their names; without
---symbol all rows of all tables are read then, and AWS is paid for that.
+Without --format it is a table on a terminal, and CSV otherwise. With --aws columns are in the order of their names, all that
+any of the rows has, and nothing is written before the last row is read; without --symbol all rows of all tables are read then,
+and AWS is paid for that.
 
 Examples:
   tapeline query averages --symbol BINANCE:BTCUSDT --limit 20
@@ -83,21 +88,59 @@ impl QueryCommand {
         line.extend(self.from.map(|from| format!("--from={}", time(from))));
         line.extend(self.to.map(|to| format!("--to={}", time(to))));
         line.extend(self.limit.map(|limit| format!("--limit={limit}")));
-        let mut names: Vec<String> = Vec::new();
-        let exit = AwsProgram::find()?.lines(&line, |mut row: Map<String, serde_json::Value>| {
-            if names.is_empty() {
-                names = row.keys().cloned().collect();
-                rows.columns(&names)?;
-            }
-            let cells: Vec<Value> = names.iter().map(|name| row.remove(name).map_or(Value::Null, value)).collect();
-            rows.row(&cells)
-        })?;
-        match (exit, names.is_empty()) {
-            (Exit::Fine, true) => rows.finish_empty()?,
-            (Exit::Fine, false) => rows.finish()?,
-            _ => {}
+        let mut spool = Spool::new()?;
+        let exit = AwsProgram::find()?.lines(&line, |row: Row| spool.push(&row))?;
+        if exit == Exit::Fine {
+            spool.write(rows)?;
         }
         Ok(exit)
+    }
+}
+
+type Row = Map<String, serde_json::Value>;
+
+/// Rows that wait in a file until the last of them is known, and with it all columns: a row names those that it has, and
+/// another version of the writer may have given others.
+struct Spool {
+    file: BufWriter<File>,
+    names: BTreeSet<String>,
+}
+
+const SPOOLING: &str = "keep rows in a temporary file";
+
+impl Spool {
+    fn new() -> Result<Self> {
+        let file = tempfile::tempfile().doing(|| SPOOLING.to_owned())?;
+        Ok(Self { file: BufWriter::new(file), names: BTreeSet::new() })
+    }
+
+    fn push(&mut self, row: &Row) -> Result<()> {
+        for name in row.keys() {
+            if !self.names.contains(name) {
+                self.names.insert(name.clone());
+            }
+        }
+        serde_json::to_writer(&mut self.file, row).map_err(std::io::Error::from).doing(|| SPOOLING.to_owned())?;
+        self.file.write_all(b"\n").doing(|| SPOOLING.to_owned())
+    }
+
+    /// All of them, each with all columns, in the order of their names.
+    fn write(self, rows: &mut dyn RowWriter) -> Result<()> {
+        if self.names.is_empty() {
+            return rows.finish_empty();
+        }
+        let names: Vec<String> = self.names.into_iter().collect();
+        let mut file = self.file.into_inner().map_err(|error| error.into_error()).doing(|| SPOOLING.to_owned())?;
+        file.rewind().doing(|| SPOOLING.to_owned())?;
+        rows.columns(&names)?;
+        for line in BufReader::new(file).lines() {
+            let line = line.doing(|| SPOOLING.to_owned())?;
+            let mut row: Row =
+                serde_json::from_str(&line).map_err(std::io::Error::from).doing(|| SPOOLING.to_owned())?;
+            let cells: Vec<Value> = names.iter().map(|name| row.remove(name).map_or(Value::Null, value)).collect();
+            rows.row(&cells)?;
+        }
+        rows.finish()
     }
 }
 
@@ -122,4 +165,31 @@ fn check_table(table: &str, tables: &[String]) -> Result<()> {
     let known =
         if tables.is_empty() { "there is none yet".to_owned() } else { format!("there are {}", tables.join(", ")) };
     Err(Error::not_found(format!("find table {table:?}: {known}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(rows: &[serde_json::Value], format: Format) -> String {
+        let mut spool = Spool::new().unwrap();
+        rows.iter().for_each(|row| spool.push(row.as_object().unwrap()).unwrap());
+        let mut out = Vec::new();
+        spool.write(&mut *format.writer(&mut out)).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn columns_are_those_of_all_rows() {
+        let rows = [
+            serde_json::json!({ "symbol": "A", "price": 61837.63 }),
+            serde_json::json!({ "symbol": "B", "is_final": true, "id": 3_735_683_259_u64 }),
+        ];
+        let expected = "id,is_final,price,symbol\n,,61837.63,A\n3735683259,true,,B\n";
+        assert_eq!(written(&rows, Format::Csv), expected);
+        let json: serde_json::Value = serde_json::from_str(&written(&rows, Format::Json)).unwrap();
+        assert_eq!(json[0], serde_json::json!({ "id": null, "is_final": null, "price": 61837.63, "symbol": "A" }));
+        assert_eq!(written(&[], Format::Csv), "");
+        assert_eq!(written(&[], Format::Json).trim(), "[]");
+    }
 }
