@@ -105,6 +105,11 @@ impl Day {
         Self(ns.div_euclid(86_400_000_000_000) as i32)
     }
 
+    /// Whether a time can lie in it.
+    pub const fn has_times(self) -> bool {
+        Self::of(i64::MIN).0 <= self.0 && self.0 <= Self::of(i64::MAX).0
+    }
+
     /// Reads `2024-08-08`.
     pub fn parse(text: &str) -> Option<Self> {
         let date: Date = text.parse().ok()?;
@@ -114,7 +119,8 @@ impl Day {
 
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match EPOCH.checked_add(jiff::Span::new().days(self.0)) {
+        // A vendor's last trading day may be any number; those of no calendar print as they are.
+        match jiff::Span::new().try_days(self.0).and_then(|days| EPOCH.checked_add(days)) {
             Ok(date) => write!(f, "{date}"),
             Err(_) => write!(f, "{}", self.0),
         }
@@ -161,6 +167,13 @@ mod tests {
             assert_eq!(Day::parse(text), Some(Day(day)));
         }
         assert_eq!(Day::of(-1), Day(-1));
+        for day in [i32::MIN, -7_304_485, 7_304_485, i32::MAX] {
+            assert_eq!(Day(day).to_string(), day.to_string());
+            assert!(!Day(day).has_times());
+        }
+        let (first, last) = (Day::of(i64::MIN), Day::of(i64::MAX));
+        assert!(first.has_times() && last.has_times() && Day(0).has_times());
+        assert!(!Day(first.0 - 1).has_times() && !Day(last.0 + 1).has_times());
         for text in ["5m", "250ms", "1h 30m", "1s"] {
             let span: Span = serde_json::from_str(&format!("{text:?}")).unwrap();
             assert_eq!(span.to_string(), text);

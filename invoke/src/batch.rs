@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use tapeline_events::{Entry, Line, LineError, Name};
+use tapeline_events::{Day, Entry, Line, LineError, Name};
 
 use crate::{
     contract::{Batch, Columns, Decoded, Fate, Frames, GROUPS_MAX, Group, INPUT, KindSet, MARK, Output},
@@ -264,7 +264,7 @@ pub fn rejoin(input: Batch, bypass: Option<Bypass>) -> Batch {
     Batch { groups, order: bypass.order, marks: input.marks }
 }
 
-/// Whether a fetcher accounts for every record of every frame, and gives out a sound batch.
+/// Whether a fetcher accounts for every record of every frame, on days that there are, and gives out a sound batch.
 ///
 /// # Errors
 /// Says what is wrong.
@@ -278,6 +278,9 @@ pub fn check_decoded(frames: &Frames, decoded: &Decoded) -> Result<(), Breach> {
     let found = event_count(&decoded.events) as u64 + dropped + decoded.rejects.len() as u64;
     if records != found {
         return Err(Breach(format!("{records} records came in, {found} went out")));
+    }
+    if let Some(day) = decoded.dropped.iter().filter_map(|dropped| dropped.day).find(|day| !Day(*day).has_times()) {
+        return Err(Breach(format!("records are dropped on day {day}, in which no time lies")));
     }
     match decoded.rejects.iter().find(|reject| reject.frame as usize >= frames.ends.len()) {
         Some(reject) => Err(Breach(format!("frame {} is rejected, of {}", reject.frame, frames.ends.len()))),
@@ -492,6 +495,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{body, contract::Dropped};
 
     fn trades(names: &mut Names, events: &[(char, i64)]) -> Batch {
         let text: Vec<String> = events
@@ -558,6 +562,28 @@ mod tests {
         let mut uneven = input.clone();
         uneven.groups[0].time.pop();
         assert!(check(&uneven).is_err());
+    }
+
+    #[test]
+    fn records_are_dropped_on_days_that_there_are() {
+        let frames = body::frames(&[b"a", b"b"], "events", None);
+        let decoded = |day| {
+            let dropped = Dropped { rule: "ping".to_owned(), symbol: None, day, count: 2 };
+            Decoded {
+                names: Vec::new(),
+                records: vec![1; 2],
+                events: empty(),
+                dropped: vec![dropped],
+                rejects: Vec::new(),
+            }
+        };
+        for day in [None, Some(0), Some(19_943), Some(-106_752), Some(106_751)] {
+            check_decoded(&frames, &decoded(day)).unwrap();
+        }
+        for day in [i32::MIN, -106_753, 106_752, i32::MAX] {
+            let breach = check_decoded(&frames, &decoded(Some(day))).unwrap_err().to_string();
+            assert!(breach.ends_with(&format!("records are dropped on day {day}, in which no time lies")), "{breach}");
+        }
     }
 
     proptest! {

@@ -42,8 +42,6 @@ const RULE_BYTES_MAX: usize = 255;
 /// Rules of a line, since an expression has 4 KB: what others have dropped is counted together.
 const RULES_MAX: usize = 100;
 const OTHER_RULES: &str = "~others";
-/// Days that times in nanoseconds reach, before and after 1970. A component may say any number.
-const DAYS_MAX: i32 = 106_752;
 
 /// What a commit adds to the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,14 +64,12 @@ pub struct Ledger {
 }
 
 impl Line {
-    /// Lines of counts, each of an item of its own.
+    /// Lines of counts, each of an item of its own: names of stages are unique, and none is that of our own step.
     pub(crate) fn of(counted: BTreeMap<LedgerKey, Counts>) -> impl Iterator<Item = Self> {
-        let mut lines: BTreeMap<(String, String, Option<i32>), Counts> = BTreeMap::new();
-        for (LedgerKey { stage, symbol, day, .. }, counts) in counted {
-            let day = day.map(|day| day.0).filter(|day| (-DAYS_MAX..=DAYS_MAX).contains(day));
-            lines.entry((stage, symbol, day)).or_default().add(&counts);
-        }
-        lines.into_iter().map(|((stage, symbol, day), counts)| Self { stage, symbol, day, counts })
+        counted.into_iter().map(|(LedgerKey { stage, symbol, day, .. }, counts)| {
+            let day = day.map(|day| day.0);
+            Self { stage, symbol, day, counts }
+        })
     }
 }
 
@@ -252,10 +248,5 @@ mod tests {
         assert_eq!(columns.len(), NAMES.len() + RULES_MAX + 1);
         let total: u64 = columns.iter().filter(|(name, _)| name.starts_with(DROPPED)).map(|(_, count)| count).sum();
         assert_eq!((total, columns.last().unwrap().1), (600, 400));
-        let key =
-            |day| LedgerKey { stage_index: 0, stage: "fetch".to_owned(), symbol: String::new(), day: Some(Day(day)) };
-        let counted = [7, DAYS_MAX, 99_999_999, i32::MIN].map(|day| (key(day), counts())).into();
-        let days: Vec<_> = Line::of(counted).map(|line| (line.day, line.counts.entered)).collect();
-        assert_eq!(days, [(None, 18), (Some(7), 9), (Some(DAYS_MAX), 9)]);
     }
 }
