@@ -4,7 +4,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock},
+    fs,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -13,14 +14,19 @@ use aws_sdk_dynamodb::{
     Client,
     types::{AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
 };
+use aws_sdk_s3::{
+    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeDeserializationInterceptorContextRef},
+    error::BoxError,
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tapeline_aws::{
-    DynamoBucket, KEY,
+    Components, DynamoBucket, KEY,
     sink::{AT, DeadLetters, EXPIRES, Objects, Part, ROW, Rows, TABLE_SYMBOL},
 };
 use tapeline_aws_tests::local_aws::LocalAws;
 use tapeline_invoke::contract::{self, Append, Cells, Column, Texts, TimeUnit};
 use tapeline_state::{Bucket as _, StateError, testsuite};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// What all tests share.
@@ -37,12 +43,13 @@ type Lazy = LazyLock<Result<Shared, String>>;
 fn main() {
     let arguments = Arguments::from_args();
     let shared: Arc<Lazy> = Arc::new(LazyLock::new(|| start().map_err(|error| format!("{error:#}"))));
-    let tests: [(&str, Test); 5] = [
+    let tests: [(&str, Test); 6] = [
         ("a_table_is_a_bucket", a_table_is_a_bucket),
         ("a_value_has_a_limit", a_value_has_a_limit),
         ("a_row_is_what_the_last_commit_wrote", a_row_is_what_the_last_commit_wrote),
         ("what_a_stage_names_fits_into_keys", what_a_stage_names_fits_into_keys),
         ("files_and_dead_letters_may_be_written_again", files_and_dead_letters_may_be_written_again),
+        ("a_pointer_that_was_not_moved_is_not_read_again", a_pointer_that_was_not_moved_is_not_read_again),
     ];
     let is_missing = !LocalAws::is_there();
     let trial = |(name, test): (&str, Test)| {
@@ -215,4 +222,71 @@ fn files_and_dead_letters_may_be_written_again(shared: &Shared) -> Result<()> {
     let found = shared.items("letters")?;
     ensure!(found.len() == 2 && found.iter().all(|letter| letter["fate"].as_s().is_ok_and(|fate| fate == "late")));
     Ok(())
+}
+
+/// Notes how S3 has answered: the status, and the bytes behind it.
+#[derive(Clone, Debug, Default)]
+struct Answers(Arc<Mutex<Vec<(u16, usize)>>>);
+
+impl Answers {
+    fn take(&self) -> Vec<(u16, usize)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Intercept for Answers {
+    fn name(&self) -> &'static str {
+        "answers"
+    }
+
+    fn read_after_transmit(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let answer = context.response();
+        let bytes = answer.headers().get("content-length").and_then(|bytes| bytes.parse().ok()).unwrap_or_default();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((answer.status().as_u16(), bytes));
+        Ok(())
+    }
+}
+
+fn a_pointer_that_was_not_moved_is_not_read_again(shared: &Shared) -> Result<()> {
+    /// A pointer may be as old as this when it is used.
+    const POINTER_AGE_MAX: Duration = Duration::from_secs(1);
+    let (package, answers) = (TempDir::new()?, Answers::default());
+    fs::create_dir(package.path().join("components"))?;
+    fs::write(package.path().join("components/engines"), "0123")?;
+    let client = aws_sdk_s3::Client::from_conf(shared.aws.s3());
+    let noted = aws_sdk_s3::Client::from_conf(shared.aws.s3().to_builder().interceptor(answers.clone()).build());
+    shared.runtime.block_on(async {
+        client.create_bucket().bucket("components").send().await?;
+        let components = Components::open(package.path(), noted, "components".to_owned())?;
+        let turn = |digest: &str| {
+            let body = digest.to_owned().into_bytes().into();
+            client.put_object().bucket("components").key("stages/alarm/current").body(body).send()
+        };
+        let [one, other] = ["a", "b"].map(|letter| letter.repeat(64));
+        turn(&one).await?;
+        // Each time: what the stage is to run, and how S3 has answered.
+        for (wait, wanted, expected) in [
+            (Duration::ZERO, &one, &[(200, 64)][..]),
+            (Duration::ZERO, &one, &[]),
+            (POINTER_AGE_MAX, &one, &[(304, 0)]),
+            (POINTER_AGE_MAX, &one, &[(304, 0)]),
+            (POINTER_AGE_MAX, &other, &[(200, 64)]),
+            (POINTER_AGE_MAX, &other, &[(304, 0)]),
+        ] {
+            if *wanted == other {
+                turn(&other).await?;
+            }
+            tokio::time::sleep(wait).await;
+            let found = components.wanted("alarm", "alarm").await?;
+            ensure!(found.as_deref() == Some(wanted.as_str()), "{found:?} instead of {wanted}");
+            let answered = answers.take();
+            ensure!(answered == expected, "{answered:?} instead of {expected:?}");
+        }
+        Ok(())
+    })
 }
