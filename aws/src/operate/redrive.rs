@@ -11,8 +11,8 @@ use super::{Account, OperateError, Segment, Stack};
 
 /// How often it is looked how far SQS is.
 const LOOK: Duration = Duration::from_millis(500);
-/// Of the tasks of a queue the last one is looked at.
-const TASKS: i32 = 1;
+/// As many of the last tasks of a queue as SQS tells.
+const TASKS: i32 = 10;
 const RUNNING: &str = "RUNNING";
 const COMPLETED: &str = "COMPLETED";
 
@@ -26,6 +26,8 @@ pub struct Waiting {
     /// What became of the last redrive that was begun; `None` when there was none in the last weeks.
     pub last: Option<Redriven>,
     source: String,
+    /// When that was begun, ms since the epoch; before all times when there was none.
+    last_begun: i64,
 }
 
 /// How far a redrive has come.
@@ -42,6 +44,11 @@ pub struct Redriven {
 }
 
 impl Redriven {
+    /// One that SQS has taken, and does not tell of yet.
+    fn taken() -> Self {
+        Self { status: RUNNING.to_owned(), moved: 0, of: None, reason: None }
+    }
+
     /// Whether SQS is at it.
     pub fn is_running(&self) -> bool {
         self.status == RUNNING
@@ -53,13 +60,40 @@ impl Redriven {
     }
 }
 
-impl From<&ListMessageMoveTasksResultEntry> for Redriven {
-    fn from(task: &ListMessageMoveTasksResultEntry) -> Self {
+impl From<&Task> for Redriven {
+    fn from(task: &Task) -> Self {
         Self {
             status: task.status().unwrap_or_default().to_owned(),
             moved: task.approximate_number_of_messages_moved(),
             of: task.approximate_number_of_messages_to_move(),
             reason: task.failure_reason().map(str::to_owned),
+        }
+    }
+}
+
+/// One of the redrives of a queue, as SQS tells of it.
+type Task = ListMessageMoveTasksResultEntry;
+
+/// Which of the redrives of a queue is meant. SQS tells of the handle only while one is running, and may tell of one that was
+/// begun a moment ago only later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Meant {
+    /// The one that was begun then, ms since the epoch.
+    Of(i64),
+    /// The one that we have begun: of this handle, or the first that was begun after what there was.
+    Ours { handle: Option<String>, after: i64 },
+}
+
+impl Meant {
+    fn find<'t>(&self, tasks: &'t [Task]) -> Option<&'t Task> {
+        match self {
+            Self::Of(begun) => tasks.iter().find(|task| task.started_timestamp() == *begun),
+            Self::Ours { handle, after } => {
+                let is_running = |task: &&Task| handle.is_some() && task.task_handle() == handle.as_deref();
+                let has_ended = |task: &&Task| task.task_handle().is_none() && task.started_timestamp() > *after;
+                let ended = || tasks.iter().filter(has_ended).min_by_key(|task| task.started_timestamp());
+                tasks.iter().find(is_running).or_else(ended)
+            }
         }
     }
 }
@@ -94,15 +128,25 @@ async fn look(account: &Account, segment: &Segment) -> Result<Waiting, OperateEr
     let source = source.ok_or_else(|| OperateError::service(doing(), "SQS does not say its name"))?;
     let counts = attributes.iter().filter(|(name, _)| name.as_str().starts_with("ApproximateNumberOfMessages"));
     let messages = counts.filter_map(|(_, count)| count.parse::<u64>().ok()).sum();
-    let last = last(account, &source, &doing()).await?;
-    Ok(Waiting { function: segment.name(), messages, last, source })
+    let tasks = tasks(account, &source, &doing()).await?;
+    let last = newest(&tasks);
+    Ok(Waiting {
+        function: segment.name(),
+        messages,
+        last: last.map(Redriven::from),
+        source,
+        last_begun: last.map_or(i64::MIN, Task::started_timestamp),
+    })
 }
 
-/// What became of the last redrive of a queue.
-async fn last(account: &Account, source: &str, doing: &str) -> Result<Option<Redriven>, OperateError> {
+/// The last redrives of a queue.
+async fn tasks(account: &Account, source: &str, doing: &str) -> Result<Vec<Task>, OperateError> {
     let asked = account.sqs.list_message_move_tasks().source_arn(source).max_results(TASKS).send().await;
-    let tasks = asked.map_err(|error| OperateError::refused(doing, &error))?;
-    Ok(tasks.results().first().map(Redriven::from))
+    Ok(asked.map_err(|error| OperateError::refused(doing, &error))?.results.unwrap_or_default())
+}
+
+fn newest(tasks: &[Task]) -> Option<&Task> {
+    tasks.iter().max_by_key(|task| task.started_timestamp())
 }
 
 /// Lets SQS send back what is in a dead-letter queue, and waits for so long until it has; when SQS is at it already, it is
@@ -112,28 +156,62 @@ async fn last(account: &Account, source: &str, doing: &str) -> Result<Option<Red
 /// When SQS does not begin.
 pub async fn redrive(account: &Account, waiting: &Waiting, wait: Duration) -> Result<Redriven, OperateError> {
     let doing = format!("redrive the dead letters of {}", waiting.function);
-    if !waiting.last.as_ref().is_some_and(Redriven::is_running) {
-        start(account, waiting, &doing).await?;
-    }
+    let meant = match waiting.last.as_ref().is_some_and(Redriven::is_running) {
+        true => Meant::Of(waiting.last_begun),
+        false => start(account, waiting, &doing).await?,
+    };
     let begun = Instant::now();
     loop {
-        let last = last(account, &waiting.source, &doing).await?;
-        let last = last.ok_or_else(|| OperateError::service(&doing, "SQS does not know that it was asked to"))?;
+        let tasks = tasks(account, &waiting.source, &doing).await?;
+        let found = meant.find(&tasks).map_or_else(Redriven::taken, Redriven::from);
         let left = wait.saturating_sub(begun.elapsed());
-        if !last.is_running() || left.is_zero() {
-            return Ok(last);
+        if !found.is_running() || left.is_zero() {
+            return Ok(found);
         }
         tokio::time::sleep(LOOK.min(left)).await;
     }
 }
 
-async fn start(account: &Account, waiting: &Waiting, doing: &str) -> Result<(), OperateError> {
-    let begun = account.sqs.start_message_move_task().source_arn(&waiting.source).send().await;
-    let Err(error) = begun else { return Ok(()) };
+async fn start(account: &Account, waiting: &Waiting, doing: &str) -> Result<Meant, OperateError> {
+    let error = match account.sqs.start_message_move_task().source_arn(&waiting.source).send().await {
+        Ok(begun) => return Ok(Meant::Ours { handle: begun.task_handle, after: waiting.last_begun }),
+        Err(error) => error,
+    };
     // Somebody else was quicker: there may be one at a time.
     let may_run = error.as_service_error().is_some_and(StartMessageMoveTaskError::is_unsupported_operation);
-    if may_run && last(account, &waiting.source, doing).await?.is_some_and(|last| last.is_running()) {
-        return Ok(());
+    if may_run {
+        let tasks = tasks(account, &waiting.source, doing).await?;
+        if let Some(running) = newest(&tasks).filter(|task| Redriven::from(*task).is_running()) {
+            return Ok(Meant::Of(running.started_timestamp()));
+        }
     }
     Err(OperateError::refused(doing, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(begun: i64, handle: Option<&str>) -> Task {
+        let status = if handle.is_some() { RUNNING } else { COMPLETED };
+        let task = Task::builder().started_timestamp(begun).status(status);
+        task.set_task_handle(handle.map(str::to_owned)).build()
+    }
+
+    #[test]
+    fn what_was_begun_is_told_from_what_was_before_and_after() {
+        let ours = Meant::Ours { handle: Some("ours".to_owned()), after: 5 };
+        let begun = |tasks: &[Task]| ours.find(tasks).map(Task::started_timestamp);
+        // SQS does not tell of it yet.
+        assert_eq!(begun(&[]), None);
+        assert_eq!(begun(&[task(5, None), task(3, None)]), None);
+        assert_eq!(begun(&[task(7, Some("ours")), task(5, None)]), Some(7));
+        assert_eq!(begun(&[task(7, None), task(5, None)]), Some(7));
+        // Somebody has begun another one.
+        assert_eq!(begun(&[task(9, Some("theirs")), task(7, None), task(5, None)]), Some(7));
+        assert_eq!(begun(&[task(9, Some("theirs")), task(5, None)]), None);
+        let found = Meant::Of(7);
+        assert_eq!(found.find(&[task(9, None), task(7, None)]).map(Task::started_timestamp), Some(7));
+        assert_eq!(newest(&[task(3, None), task(9, None), task(7, None)]).map(Task::started_timestamp), Some(9));
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context as _, Result};
@@ -49,13 +49,20 @@ pub enum Goes {
     Wrong,
 }
 
+/// One that was begun.
+struct Task {
+    told: Value,
+    /// Whether it was left out once: SQS may tell of one only a while after it was begun.
+    is_late: bool,
+}
+
 struct State {
     port: u16,
     queues: aws_sdk_sqs::Client,
     /// The addresses of dead-letter queue and queue, by the name of the first.
     pairs: BTreeMap<String, [String; 2]>,
-    /// What became of the last one, by queue.
-    tasks: Mutex<BTreeMap<String, Value>>,
+    /// What became of them, by queue, in their order.
+    tasks: Mutex<BTreeMap<String, Vec<Task>>>,
     goes: Mutex<Goes>,
 }
 
@@ -137,7 +144,11 @@ async fn pass(request: Request<Full<Bytes>>, port: u16) -> Result<Response<Full<
 
 impl State {
     async fn start(&self, source: &str) -> Result<(StatusCode, Value)> {
-        let is_running = self.task(source).is_some_and(|task| task["Status"] == "RUNNING");
+        let (is_running, number) = {
+            let tasks = self.tasks();
+            let tasks = tasks.get(source).map(Vec::as_slice).unwrap_or_default();
+            (tasks.last().is_some_and(|task| task.told["Status"] == "RUNNING"), tasks.len())
+        };
         if is_running {
             let said = json!({
                 "__type": "com.amazonaws.sqs#UnsupportedOperation",
@@ -145,30 +156,36 @@ impl State {
             });
             return Ok((StatusCode::BAD_REQUEST, said));
         }
-        let goes = *self.goes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut task = match goes {
+        let (goes, handle) = (*self.goes.lock().unwrap_or_else(PoisonError::into_inner), format!("handle {number}"));
+        let mut told = match goes {
             Goes::Through => {
                 let moved = self.move_all(source).await?;
                 json!({ "Status": "COMPLETED", "ApproximateNumberOfMessagesMoved": moved, "ApproximateNumberOfMessagesToMove": moved })
             }
             Goes::OnAndOn => {
-                json!({ "Status": "RUNNING", "TaskHandle": "handle", "ApproximateNumberOfMessagesMoved": 0 })
+                json!({ "Status": "RUNNING", "TaskHandle": handle, "ApproximateNumberOfMessagesMoved": 0 })
             }
             Goes::Wrong => {
                 json!({ "Status": "FAILED", "FailureReason": "AWS.SimpleQueueService.NonExistentQueue", "ApproximateNumberOfMessagesMoved": 0 })
             }
         };
-        task["SourceArn"] = source.into();
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).insert(source.to_owned(), task);
-        Ok((StatusCode::OK, json!({ "TaskHandle": "handle" })))
+        told["SourceArn"] = source.into();
+        told["StartedTimestamp"] = number.into();
+        self.tasks().entry(source.to_owned()).or_default().push(Task { told, is_late: false });
+        Ok((StatusCode::OK, json!({ "TaskHandle": handle })))
     }
 
-    fn task(&self, source: &str) -> Option<Value> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned()
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Task>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The last ones first.
     fn list(&self, source: &str) -> Value {
-        json!({ "Results": self.task(source).into_iter().collect::<Vec<_>>() })
+        let mut tasks = self.tasks();
+        let of_queue = tasks.get_mut(source).map(Vec::as_mut_slice).unwrap_or_default();
+        let told = of_queue.iter_mut().rev();
+        let told = told.filter_map(|task| std::mem::replace(&mut task.is_late, true).then(|| task.told.clone()));
+        json!({ "Results": told.collect::<Vec<_>>() })
     }
 
     /// Moves what is there, in its order, with its groups.
