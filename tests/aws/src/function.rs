@@ -51,6 +51,16 @@ pub fn with_settings(stack: &Stack, name: &str, changed: Option<(&str, Value)>) 
     Ok(format!("{}/_aws/lambda-url/{id}", aws.endpoint()))
 }
 
+/// The names of all functions.
+///
+/// # Errors
+/// When they cannot be asked for.
+pub fn names(aws: &LocalAws) -> Result<Vec<String>> {
+    let found = ask(aws, Method::GET, "/2015-03-31/functions", None)?;
+    let functions = found["Functions"].as_array().context("functions")?;
+    Ok(functions.iter().filter_map(|function| function["FunctionName"].as_str()).map(str::to_owned).collect())
+}
+
 fn configuration(aws: &LocalAws, function: &str) -> Result<Value> {
     ask(aws, Method::GET, &format!("/2015-03-31/functions/{function}/configuration"), None)
 }

@@ -2,6 +2,7 @@
 //! AWS Lambda.
 
 pub mod alarms;
+pub mod assembly;
 pub mod bench;
 pub mod components;
 pub mod function;

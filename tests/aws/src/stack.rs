@@ -18,7 +18,10 @@ use tapeline_harness::program;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::local_aws::{ACCOUNT, LocalAws, REGION};
+use crate::{
+    assembly::Assembly,
+    local_aws::{ACCOUNT, LocalAws, REGION},
+};
 
 /// How long the functions may take for a job; it takes seconds on a machine that does nothing else.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -52,10 +55,13 @@ impl Account {
         Ok(account)
     }
 
-    fn run_cdk(&self, arguments: &[&str]) -> Result<()> {
+    pub(crate) fn run_cdk(&self, arguments: &[&str]) -> Result<()> {
+        // It leaves some things where temporary files are.
+        let temporary = TempDir::new()?;
         let output = Command::new(cdk())
             .args(arguments)
             .current_dir(folder())
+            .env("TMPDIR", temporary.path())
             // The number instead of the name would make addresses of buckets that nobody knows.
             .env("AWS_ENDPOINT_URL", format!("http://localhost:{}", self.aws.port()))
             .env("NO_PROXY", "localhost,127.0.0.1")
@@ -79,8 +85,10 @@ pub struct Stack {
     pub name: String,
     /// The stages in the order of the data, each with a function of its own.
     pub stages: Vec<String>,
-    outputs: BTreeMap<String, String>,
-    template: Value,
+    pub(crate) outputs: BTreeMap<String, String>,
+    pub(crate) template: Value,
+    /// What it was deployed from.
+    pub(crate) assembly: Option<TempDir>,
 }
 
 impl Stack {
@@ -89,29 +97,25 @@ impl Stack {
     /// # Errors
     /// When it cannot be deployed; says what the CDK said.
     pub fn deploy(account: &Arc<Account>, pipeline: &Path, package: &Path, context: &[&str]) -> Result<Self> {
-        let stages = stages(pipeline)?;
-        let written = TempDir::new()?;
-        let (assembly, outputs) = (written.path().join("cdk.out"), written.path().join("outputs.json"));
-        let (pipeline, package) =
-            (format!("pipeline={}", pipeline.display()), format!("package={}", package.display()));
-        let mut arguments = vec!["deploy", "--require-approval", "never", "--progress", "events", "--output"];
-        arguments.extend([text(&assembly)?, "--outputs-file", text(&outputs)?, "-c", &pipeline, "-c", &package]);
-        // What empties buckets when a stack goes is a function of the CDK's, which nobody here would wait for. And a call
-        // of a function while another one runs must not be refused: a batch comes back only after minutes.
-        for setting in ["keep=true", "concurrency=unreserved"].iter().chain(context) {
-            arguments.extend(["-c", setting]);
-        }
-        account.run_cdk(&arguments)?;
-        let mut stacks: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&fs::read(&outputs)?)?;
-        let (name, outputs) = stacks.pop_first().context("the outputs of a stack")?;
-        let template = fs::read(assembly.join(format!("{name}.template.json")))?;
-        let template = serde_json::from_slice(&template)?;
-        Ok(Self { account: Arc::clone(account), name, stages, outputs, template })
+        let package = format!("package={}", package.display());
+        // What empties buckets when a stack goes is a function of the CDK's, which the local AWS cannot run. And a call of a
+        // function while another one runs must not be refused: a batch comes back only after minutes.
+        let context = [&["keep=true", "concurrency=unreserved", &package], context].concat();
+        Assembly::synthesize(account, pipeline, &context)?.deploy()
+    }
+
+    /// Takes it away.
+    ///
+    /// # Errors
+    /// When something does not go; says what the CDK said.
+    pub fn destroy(&self) -> Result<()> {
+        let assembly = self.assembly.as_ref().context("what it was deployed from")?;
+        self.account.run_cdk(&["destroy", "--force", "--app", text(assembly.path())?])
     }
 
     /// What is like a stack, and was made without the CDK: its stages, and the outputs that it would have.
     pub const fn by_hand(account: Arc<Account>, stages: Vec<String>, outputs: BTreeMap<String, String>) -> Self {
-        Self { account, name: String::new(), stages, outputs, template: Value::Null }
+        Self { account, name: String::new(), stages, outputs, template: Value::Null, assembly: None }
     }
 
     /// An output, such as `RowsTable`.
@@ -289,7 +293,7 @@ pub(crate) fn agent() -> ureq::Agent {
 }
 
 /// The names of a pipeline's stages, in the order of its file.
-fn stages(pipeline: &Path) -> Result<Vec<String>> {
+pub(crate) fn stages(pipeline: &Path) -> Result<Vec<String>> {
     let file: toml::Table = toml::from_str(&fs::read_to_string(pipeline)?)?;
     let stages = file.get("stages").and_then(toml::Value::as_array).context("stages")?;
     let name = |stage: &toml::Value| stage.get("name").and_then(toml::Value::as_str).map(str::to_owned);

@@ -3,8 +3,10 @@
 //! no ministack or no Node.js.
 
 mod conformance;
+mod destroy;
 mod equal;
 mod market;
+mod on_hosts;
 mod operate;
 mod read;
 mod swap;
@@ -51,7 +53,24 @@ fn trials() -> Result<Vec<Trial>> {
         let stack = Arc::clone(&operated);
         trial(name, move || test(made(&stack)?))
     };
+    let on_account = |name: &'static str, test: fn(&Arc<Account>) -> Result<()>| {
+        let account = Arc::clone(&account);
+        trial(name, move || test(made(&account)?))
+    };
     let mut trials = vec![
+        on_account(
+            "nothing_is_left_of_a_stack_that_is_destroyed",
+            destroy::nothing_is_left_of_a_stack_that_is_destroyed,
+        ),
+        on_account("data_that_is_to_be_kept_is_left", destroy::data_that_is_to_be_kept_is_left),
+        on_account(
+            "stores_alone_are_read_kept_and_have_no_functions",
+            on_hosts::stores_alone_are_read_kept_and_have_no_functions,
+        ),
+        on_account(
+            "a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back",
+            swap::a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back,
+        ),
         operate("a_stage_is_pushed_listed_and_taken_back", operate::a_stage_is_pushed_listed_and_taken_back),
         operate("of_those_who_push_at_once_one_is_told", operate::of_those_who_push_at_once_one_is_told),
         operate(
@@ -65,9 +84,6 @@ fn trials() -> Result<Vec<Trial>> {
         operate("what_failed_is_sent_again", operate::what_failed_is_sent_again),
         trial("six_functions_store_what_one_process_stores", move || {
             equal::six_functions_store_what_one_process_stores(made(&stack)?)
-        }),
-        trial("a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back", move || {
-            swap::a_component_that_is_pushed_takes_effect_and_one_that_traps_is_taken_back(made(&account)?)
         }),
     ];
     // What is left out would be so each time, and is no test that was skipped.
