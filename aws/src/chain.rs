@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tapeline_aws_protocol::{check_append, check_rows};
 use tapeline_events::{Kind, Name, Unit, format_time};
 use tapeline_invoke::{
     Asking, Caller, Early, Hop, Passed, Role, Tally, WATERMARK_STAGE, Watermark,
@@ -18,7 +19,7 @@ use crate::{
     message::{self, cut},
     position::Position,
     settings::Entrance,
-    sink::{self, Line},
+    sink::Line,
     stage::{Stage, Stored, newest},
     work::Work,
 };
@@ -186,8 +187,8 @@ async fn call<B: Bucket>(
 
 /// Whether what a writer gives can be written: what is committed must not be refused.
 fn check_written(passed: &Passed) -> Result<(), String> {
-    passed.rows.iter().try_for_each(sink::check_rows)?;
-    passed.appends.iter().try_for_each(sink::check_append)
+    passed.rows.iter().try_for_each(check_rows)?;
+    passed.appends.iter().try_for_each(check_append)
 }
 
 async fn decode(caller: &mut Caller<WasmInstance>, work: Work) -> Result<Passed, Fault> {

@@ -1,4 +1,6 @@
-//! Where a function puts what its commits give out: the next queue, rows, files, alarms, dead letters, the ledger.
+//! Where a function, or a host that writes to AWS, puts what its commits give out: the next queue, rows, files, alarms, dead letters, the ledger.
+
+use std::time::Duration;
 
 use tapeline_invoke::Hop;
 
@@ -6,6 +8,7 @@ use crate::{
     chain::Outcome,
     clients::Clients,
     message::Numbered,
+    operate::SharedStores,
     outbox::Outbox,
     settings::Settings,
     sink::{DeadLetters, Ledger, Objects, Part, Queue, Rows, SinkError, Topic},
@@ -45,7 +48,21 @@ impl Delivery {
         }
     }
 
-    /// Stores a record as it came, before it is parsed.
+    /// The places of a segment at the end of a pipeline, of a host.
+    pub(crate) fn of_writer(stores: &SharedStores, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> Self {
+        let expire = stores.rows_expire.map(Duration::from_secs);
+        Self {
+            producer: String::new(),
+            out: None,
+            rows: Some(Rows::new(dynamodb.clone(), stores.rows_table.clone(), expire)),
+            objects: Some(Objects::new(s3, stores.objects_bucket.clone())),
+            topic: None,
+            dead_letters: DeadLetters::new(dynamodb.clone(), stores.dead_letters_table.clone()),
+            ledger: Ledger::new(dynamodb, stores.ledger_table.clone()),
+        }
+    }
+
+    /// SharedStores a record as it came, before it is parsed.
     ///
     /// # Errors
     /// When it is not stored.

@@ -15,6 +15,7 @@ pub mod operate;
 mod outbox;
 mod position;
 mod settings;
+pub mod shared;
 pub mod sink;
 mod stage;
 mod trigger;

@@ -121,26 +121,16 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
         let others = others.into_iter().filter(|at| !leaves.contains_key(at)).collect();
         leaves.append(&mut self.read(root, area, others).await?);
         let records = leaves.into_values().flatten().filter(|record| wanted.contains(&record.place.key));
-        let (mut entries, mut timer) = (Vec::new(), None);
-        for Record { place, version, value, time } in records {
-            match place.slot {
-                // It is in front of its key's parts.
-                Slot::Timer => timer = Some((place.key, time)),
-                Slot::Part(_) if time.is_some_and(|end| end <= area.watermark) => {}
-                Slot::Part(part) => {
-                    let wake_at = timer.as_ref().filter(|(key, _)| *key == place.key).and_then(|(_, time)| *time);
-                    entries.push(Entry {
-                        key: place.key,
-                        part,
-                        version,
-                        value: Some(value),
-                        wake_at,
-                        expires_at: time,
-                    });
-                }
-            }
-        }
-        Ok(entries)
+        Ok(entries(records, area.watermark))
+    }
+
+    /// All entries that an area of this root has, by key and part.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub async fn load_all(&self, root: u64, area: &Area) -> Result<Vec<Entry>, StateError> {
+        let leaves = self.read(root, area, (0..area.leaves.len()).collect()).await?;
+        Ok(entries(leaves.into_values().flatten(), area.watermark))
     }
 
     /// What is to be sent now that this root is committed, in pieces.
@@ -202,6 +192,23 @@ impl<'a, B: Bucket, M: Meta> Scope<'a, B, M> {
     fn page_key(&self, page: Page) -> String {
         page_beside(&self.head_key(), page.0)
     }
+}
+
+/// The entries that these records are, in their order, without those that have expired by a watermark.
+fn entries(records: impl Iterator<Item = Record>, watermark: i64) -> Vec<Entry> {
+    let (mut entries, mut timer) = (Vec::new(), None);
+    for Record { place, version, value, time } in records {
+        match place.slot {
+            // It is in front of its key's parts.
+            Slot::Timer => timer = Some((place.key, time)),
+            Slot::Part(_) if time.is_some_and(|end| end <= watermark) => {}
+            Slot::Part(part) => {
+                let wake_at = timer.as_ref().filter(|(key, _)| *key == place.key).and_then(|(_, time)| *time);
+                entries.push(Entry { key: place.key, part, version, value: Some(value), wake_at, expires_at: time });
+            }
+        }
+    }
+    entries
 }
 
 /// Whether a key is that of a page, whose value is never changed.

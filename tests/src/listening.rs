@@ -45,6 +45,11 @@ impl Listening {
         self.child.id()
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// Asks it to stop, and waits until it has.
     ///
     /// # Errors

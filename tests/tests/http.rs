@@ -98,6 +98,7 @@ impl Server {
             intake: Box::new(live.ingest()),
             hub: live.hub(),
             folder: folder.path().to_owned(),
+            stack: None,
             metrics,
             readiness: Box::new({
                 let live = Arc::clone(&live);

@@ -1,5 +1,5 @@
-//! What every backend of [`StateStore`] keeps to: one suite, run on SQLite and on a real NATS server. The latter is
-//! reported as ignored, by name, where there is no `nats-server`.
+//! What every backend of [`StateStore`] keeps to: one suite, run on SQLite, on a real NATS server, and on DynamoDB by AWS' own
+//! clients and a local AWS. The latter are reported as ignored, by name, where there is no `nats-server` or no ministack.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +13,9 @@ use tapeline::{
     bus::nats::{Broker, Hop, NatsState, Outputs, StreamSettings},
     contract::Entry,
     error::Kind,
-    store::{Aside, Commit, DeadLetter, Progress, ReadFrom, SqliteStore, StateStore},
+    store::{Aside, AwsSettings, AwsStores, Commit, DeadLetter, Progress, ReadFrom, SqliteStore, StateStore},
 };
+use tapeline_harness::{local_aws::LocalAws, shared_store};
 use tapeline_tests::cluster::NatsServer;
 use tempfile::TempDir;
 
@@ -39,6 +40,7 @@ fn main() {
         [
             Trial::test(format!("sqlite::{name}"), move || of(on_sqlite(law))),
             Trial::test(format!("nats::{name}"), move || of(on_nats(law))).with_ignored_flag(is_missing),
+            Trial::test(format!("aws::{name}"), move || of(on_aws(law))).with_ignored_flag(!LocalAws::is_there()),
         ]
     });
     let trials = trials.chain([again.with_ignored_flag(is_missing)]);
@@ -68,6 +70,25 @@ fn on_nats(law: Law) -> Result<()> {
         let state = NatsState::load(broker.clone(), hop.clone(), "0", Outputs::One(0), Arc::clone(&stopping))?;
         Ok(Box::new(state))
     })
+}
+
+fn on_aws(law: Law) -> Result<()> {
+    let aws = LocalAws::start()?;
+    shared_store::create(&aws, "p")?;
+    let stores = open_aws(&aws)?;
+    law(&|| Ok(Box::new(stores.open(3)?)))
+}
+
+/// The stores of a local AWS.
+fn open_aws(aws: &LocalAws) -> Result<AwsStores> {
+    Ok(AwsStores::start(AwsSettings {
+        program: shared_store::keeper(),
+        stack: shared_store::STACK.to_owned(),
+        pipeline: "p".to_owned(),
+        stages: vec!["dedup".to_owned(), "write".to_owned()],
+        partitions: 4,
+        environment: aws.environment().map(|(name, value)| (name.to_owned(), Some(value))).into(),
+    })?)
 }
 
 /// A worker that ends between storing its position and publishing what it gives out.

@@ -5,6 +5,7 @@ mod output;
 mod read;
 mod redrive;
 mod stage;
+mod store;
 
 use std::{env, process::ExitCode};
 
@@ -37,6 +38,7 @@ enum Command {
     Redrive(redrive::Redrive),
     Ledger(read::LedgerCommand),
     Rows(read::RowsCommand),
+    Store(store::Store),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Command::Redrive(command) => command.run().await,
             Command::Ledger(command) => command.run().await,
             Command::Rows(command) => command.run().await,
+            Command::Store(command) => command.run().await,
         }
     })
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tapeline_aws::operate::OperateError;
+use tapeline_aws_protocol::frame::FrameError;
 
 /// Why a command came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub(crate) enum Failure {
     /// This machine does not let it begin.
     #[error("start")]
     Start(#[source] io::Error),
+    /// A host does not speak with us any more.
+    #[error("speak with the host")]
+    Frame(#[from] FrameError),
     /// Nobody can be told.
     #[error("write to standard output")]
     Output(#[from] io::Error),
@@ -32,7 +36,7 @@ pub(crate) fn conclude(result: Result<ExitCode, Failure>) -> ExitCode {
             let _ = io::stderr().write_all(describe(&failure).as_bytes());
             match failure {
                 Failure::Operate(OperateError::Wrong(_)) => ExitCode::from(2),
-                Failure::Operate(_) | Failure::Start(_) | Failure::Output(_) => ExitCode::FAILURE,
+                Failure::Operate(_) | Failure::Start(_) | Failure::Frame(_) | Failure::Output(_) => ExitCode::FAILURE,
             }
         }
     }

@@ -71,6 +71,11 @@ impl Account {
             dynamodb: aws_sdk_dynamodb::Client::new(config),
         })
     }
+
+    /// What keeps the data.
+    pub fn stores(&self) -> (aws_sdk_dynamodb::Client, aws_sdk_s3::Client) {
+        (self.dynamodb.clone(), self.s3.clone())
+    }
 }
 
 /// Asks for them before a service does, which would tell it as a failure of its own.

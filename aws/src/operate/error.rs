@@ -30,6 +30,11 @@ pub enum OperateError {
 pub struct Reason(pub String);
 
 impl OperateError {
+    /// All that is known of it, in one line.
+    pub fn told(&self) -> String {
+        chain(self)
+    }
+
     /// What was given is wrong.
     pub(super) fn wrong(message: impl Into<String>) -> Self {
         Self::Wrong(message.into())

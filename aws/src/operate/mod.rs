@@ -15,6 +15,7 @@ mod push;
 mod redrive;
 mod rollback;
 mod rows;
+mod shared_stores;
 mod stack;
 mod stores;
 
@@ -27,5 +28,6 @@ pub use push::{CompiledFile, Pushed, push};
 pub use redrive::{Redriven, Waiting, redrive, waiting};
 pub use rollback::{To, rollback};
 pub use rows::{Query, Row, rows};
+pub use shared_stores::SharedStores;
 pub use stack::{Segment, Stack};
 pub use stores::Stores;

@@ -51,6 +51,11 @@ impl Outputs {
         self.values.get(FUNCTIONS).is_none_or(|value| value != "false")
     }
 
+    /// Whether there is such an output.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
     /// An output.
     ///
     /// # Errors

@@ -1,4 +1,6 @@
-//! Records that are late or dead, in a table: key `stage` and `at`, the place of the part and the line in it.
+//! Records that are late or dead, in a table: key `stage` and `at`, the place of the part and the line in it; `fate`, `reason`,
+//! and `event` or `record`. Those of a host have `component`, `symbol`, `time`, `origin`, `format` and `received` too, as far as
+//! they are known.
 
 use std::collections::HashMap;
 
@@ -10,8 +12,8 @@ use serde_json::value::RawValue;
 use super::{Part, REQUESTS_MAX, SinkError};
 
 /// Bytes of a record that is kept as it is: with its reason it must fit into an item, which has 400 KB.
-const RECORD_BYTES_MAX: usize = 350_000;
-/// Bytes of a reason that is kept.
+const RECORD_BYTES_MAX: usize = 260_000;
+/// Bytes of a reason that is kept, and of each other text but the record.
 const REASON_BYTES_MAX: usize = 20_000;
 
 /// A table.
@@ -28,6 +30,13 @@ struct Line<'a> {
     #[serde(borrow)]
     event: Option<&'a RawValue>,
     record: Option<String>,
+    // What a host knows besides.
+    component: Option<String>,
+    symbol: Option<String>,
+    time: Option<String>,
+    origin: Option<String>,
+    format: Option<String>,
+    received: Option<String>,
 }
 
 impl DeadLetters {
@@ -61,11 +70,24 @@ fn item(stage: &str, at: usize, line: &[u8], part: Part) -> HashMap<String, Attr
         ("at".to_owned(), AttributeValue::S(format!("{}-{at:06}", part.name()))),
     ]);
     // What a stage has put aside is such a line.
-    let Ok(Line { fate, reason, event, record }) = serde_json::from_slice(line) else {
+    let Ok(Line { fate, reason, event, record, component, symbol, time, origin, format, received }) =
+        serde_json::from_slice(line)
+    else {
         item.insert("record".to_owned(), AttributeValue::B(Blob::new(line.get(..RECORD_BYTES_MAX).unwrap_or(line))));
         return item;
     };
     item.insert("fate".to_owned(), text(fate));
+    let known = [
+        ("component", component),
+        ("symbol", symbol),
+        ("time", time),
+        ("origin", origin),
+        ("format", format),
+        ("received", received),
+    ];
+    for (name, value) in known {
+        item.extend(value.map(|value| (name.to_owned(), AttributeValue::S(cut(value, REASON_BYTES_MAX)))));
+    }
     item.insert("reason".to_owned(), AttributeValue::S(cut(reason, REASON_BYTES_MAX)));
     let (name, what) = match (event, record) {
         (Some(event), _) => ("event", event.get().to_owned()),
@@ -95,6 +117,9 @@ mod tests {
         let text = |name: &str| letter[name].as_s().unwrap().as_str();
         assert_eq!((text("stage"), text("at")), ("enrich", "000-00000000000000000012-000004"));
         assert_eq!((text("fate"), text("reason"), text("event")), ("dead", "\"bad\"", r#"{"kind":"trade"}"#));
+        let known = br#"{"fate":"late","reason":"over","record":"{}","format":"events","time":"2024-08-08T00:00:00Z"}"#;
+        let letter = item("dedup", 0, known, part);
+        assert_eq!((letter["format"].as_s().unwrap(), letter.contains_key("symbol")), (&"events".to_owned(), false));
         let record = "ä".repeat(RECORD_BYTES_MAX);
         let line = format!(r#"{{"kind":"reject","fate":"dead","reason":"","record":"{record}"}}"#);
         let letter = item("fetch", 0, line.as_bytes(), part);

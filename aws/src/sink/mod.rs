@@ -11,9 +11,7 @@ mod topic;
 pub use dead_letters::DeadLetters;
 pub use ledger::{Ledger, Line};
 pub use objects::Objects;
-pub(crate) use objects::check as check_append;
 pub use queue::Queue;
-pub(crate) use rows::check as check_rows;
 pub use rows::{AT, EXPIRES, ROW, Rows, TABLE_SYMBOL};
 pub use topic::Topic;
 

@@ -6,14 +6,13 @@ use std::{collections::BTreeMap, io::Write as _};
 use aws_sdk_s3::{Client, operation::put_object::builders::PutObjectFluentBuilder};
 use flate2::{Compression, write::GzEncoder};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tapeline_aws_protocol::RAW_OBJECTS;
 use tapeline_invoke::contract::Append;
 
 use super::{DIGITS, Part, REQUESTS_MAX, SinkError, fitted};
 
 /// Bytes of a path: a key has at most 1024.
 const PATH_BYTES_MAX: usize = 900;
-/// Where what entered lies.
-const RAW: &str = "raw/";
 
 /// A bucket.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ impl Objects {
         let failed = |error: std::io::Error| SinkError::new("gzip", error);
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         gzip.write_all(body).map_err(failed)?;
-        let put = self.put_object(format!("{RAW}{stage}/{number:0DIGITS$}.gz"));
+        let put = self.put_object(format!("{RAW_OBJECTS}{stage}/{number:0DIGITS$}.gz"));
         let put = put.metadata("format", format).metadata("received", received.to_string());
         let put = put.body(gzip.finish().map_err(failed)?.into()).send().await;
         put.map(drop).map_err(|error| SinkError::new("S3", error))
@@ -71,16 +70,6 @@ impl Objects {
         // Without a condition: whoever writes it again writes the same, and two at once must not refuse each other.
         self.client.put_object().bucket(&self.bucket).key(key)
     }
-}
-
-/// Whether there can be a file of this path. What entered the pipeline lies beside the files.
-///
-/// # Errors
-/// Says why not.
-pub(crate) fn check(append: &Append) -> Result<(), String> {
-    let path = &append.path;
-    tapeline_invoke::check_object_path(path).map_err(|fault| format!("the path of object {path:?} {fault}"))?;
-    if path.starts_with(RAW) { Err(format!("the path of object {path:?} begins with {RAW:?}")) } else { Ok(()) }
 }
 
 fn key(path: &str, part: Part) -> String {

@@ -18,7 +18,7 @@ use std::{
 
 use aws_sdk_dynamodb::{Client, error::SdkError, operation::put_item::PutItemError, types::AttributeValue};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tapeline_events::{TextColumn as _, Unit, format_time};
+use tapeline_events::{Unit, format_time};
 use tapeline_invoke::{
     Value, cell,
     contract::{self, Cells},
@@ -36,10 +36,6 @@ pub const ROW: &str = "row";
 /// When an item may go.
 pub const EXPIRES: &str = "expires";
 const ORDER: &str = "order";
-/// Bytes of a row, of 400 KB that an item may have: its keys are in it once more.
-const ROW_BYTES_MAX: usize = 380_000;
-/// Bytes of a column's name.
-const NAME_BYTES_MAX: usize = 255;
 /// Bytes of the partition key, of 2048 that it may have.
 const TABLE_SYMBOL_BYTES_MAX: usize = 2_000;
 /// Bytes of the sort key, of 1024 that it may have.
@@ -104,32 +100,6 @@ fn is_later<R>(error: &SdkError<PutItemError, R>) -> bool {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Whether DynamoDB takes such rows.
-///
-/// # Errors
-/// Says why not.
-pub(crate) fn check(rows: &contract::Rows) -> Result<(), String> {
-    let table = &rows.table;
-    if rows.columns.iter().any(|column| column.name.is_empty() || column.name.len() > NAME_BYTES_MAX) {
-        return Err(format!("a column of table {table:?} has no name of 1 to {NAME_BYTES_MAX} bytes"));
-    }
-    for at in 0..row_count(rows).map_err(|breach| breach.to_string())? {
-        let bytes: usize = rows.columns.iter().map(|column| column.name.len() + bytes(&column.cells, at)).sum();
-        if bytes > ROW_BYTES_MAX {
-            return Err(format!("a row of table {table:?} has {bytes} bytes; it may have {ROW_BYTES_MAX}"));
-        }
-    }
-    Ok(())
-}
-
-fn bytes(cells: &Cells, at: usize) -> usize {
-    match cells {
-        Cells::Texts(texts) => texts.text(at).len(),
-        // As a text, with what DynamoDB adds.
-        _ => 40,
-    }
 }
 
 /// Both keys of a row.
@@ -232,15 +202,6 @@ mod tests {
         assert_eq!(row["id"].as_n().unwrap(), "1");
         assert!(row["open"].is_null());
         assert_eq!(super::row(&bars(), 0)["open"].as_n().unwrap(), "61837.63");
-        assert_eq!(check(&bars()), Ok(()));
-        let mut unfit = bars();
-        unfit.columns[3].name.clear();
-        assert!(check(&unfit).is_err());
-        let text = "x".repeat(ROW_BYTES_MAX);
-        let mut large = bars();
-        large.columns[0].cells =
-            Cells::Texts(Texts { ends: vec![3, 3 + text.len() as u32], bytes: format!("BTC{text}").into_bytes() });
-        assert!(check(&large).is_err_and(|error| error.contains("bytes; it may have")));
         let number = |number| attribute(&Value::Number(tapeline_events::Number(number)));
         assert!(number(1e-130).is_s() && number(-1e126).is_s() && number(0.0).is_n() && number(-1e100).is_n());
     }

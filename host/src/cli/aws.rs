@@ -64,6 +64,11 @@ impl AwsProgram {
         })
     }
 
+    /// Where it is.
+    pub(super) fn into_path(self) -> PathBuf {
+        self.path
+    }
+
     /// Runs it. It tells by itself what it has done, or why not.
     ///
     /// # Errors

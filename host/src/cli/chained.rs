@@ -67,7 +67,7 @@ pub(super) struct Chained {
     /// `local` starts one of our own
     #[arg(long, value_name = "URL", env = "TAPELINE_NATS", hide_env_values = true)]
     nats: Option<String>,
-    /// Stages to run here; the first and the last one together, or neither [default: all]
+    /// Stages to run here; the first and the last one together, or neither, unless hosts share a store [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "nats")]
     pub(super) stages: Vec<String>,
     #[command(flatten)]
@@ -75,12 +75,13 @@ pub(super) struct Chained {
 }
 
 impl Chained {
-    /// Whether the first and the last stage run here: unless stages are named and these are not among them.
+    /// Whether the first stage runs here, and with it the last one, unless hosts share its store: so if no stages are named,
+    /// or these are among them.
     ///
     /// # Errors
-    /// `NotFound` for a stage that is not there; `Invalid` when only one of the ends is named, or some of
-    /// fused stages.
-    pub(super) fn has_ends(&self, pipeline: &Pipeline) -> Result<bool> {
+    /// `NotFound` for a stage that is not there; `Invalid` when only one of the ends is named that belong together, or some
+    /// of fused stages.
+    pub(super) fn has_ends(&self, pipeline: &Pipeline, is_shared: bool) -> Result<bool> {
         let names: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
         if let Some(unknown) = self.stages.iter().find(|name| !names.contains(&name.as_str())) {
             return Err(Error::not_found(format!(
@@ -103,7 +104,10 @@ impl Chained {
         match (self.stages.is_empty(), is_named(names.first()), is_named(names.last())) {
             (true, ..) | (false, true, true) => Ok(true),
             (false, false, false) => Ok(false),
-            _ => Err(Error::invalid("divide the ends of a chain: the first and the last stage run on one host")),
+            (false, has_first, _) if is_shared => Ok(has_first),
+            _ => Err(Error::invalid(
+                "divide the ends of a chain: the first and the last stage run on one host, unless --aws names a store for all",
+            )),
         }
     }
 

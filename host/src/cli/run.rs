@@ -13,7 +13,7 @@ use super::{DataFolder, Globals, chained::Chained, exit::Exit, output};
 use crate::{
     error::{Error, Kind, Result},
     metrics::Metrics,
-    pipeline::{Job, JobInput, Rollout, Summary, spec::Pipeline},
+    pipeline::{Job, JobInput, Rollout, Summary, Tables, spec::Pipeline},
     store::SqliteStore,
 };
 
@@ -63,7 +63,7 @@ impl Run {
         let store = SqliteStore::open(&self.data.path)?;
         let format = self.format.unwrap_or_else(|| pipeline.format.clone());
         let bar = progress_bar();
-        if !self.chained.has_ends(&pipeline)? {
+        if !self.chained.has_ends(&pipeline, false)? {
             return Err(Error::invalid(
                 "run without the ends of the chain: the first and the last stage read and store",
             ));
@@ -73,7 +73,7 @@ impl Run {
         let rollout = match &connected {
             None => Rollout::embedded(&engine, &pipeline, components, folder, &metrics)?,
             Some((broker, _)) => {
-                Rollout::chained(&engine, &pipeline, components, broker, Some(folder.clone()), &metrics)?
+                Rollout::chained(&engine, &pipeline, components, broker, Tables::Here(folder.clone()), &metrics)?
             }
         };
         let job = Job { pipeline, rollout, store, inputs, format };

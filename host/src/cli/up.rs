@@ -4,6 +4,7 @@ mod running;
 mod signals;
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -18,13 +19,13 @@ use self::{
     running::{Running, Served},
     signals::Signals,
 };
-use super::{DataFolder, Globals, chained::Chained, exit::Exit, output};
+use super::{DataFolder, Globals, aws::AwsProgram, chained::Chained, exit::Exit, output};
 use crate::{
     error::{Context as _, Error, Kind, Result},
     metrics::Metrics,
-    pipeline::{Chain, LiveOptions, Rollout, spec::Pipeline},
-    store::SqliteStore,
-    trigger::http::{Api, serve, token_of_environment},
+    pipeline::{Chain, LiveOptions, Rollout, Tables, spec::Pipeline},
+    store::{AwsSettings, AwsStores, SqliteStore},
+    trigger::http::{Api, TOKEN_VARIABLE, serve, token_of_environment},
 };
 
 /// The file in the data folder that says where the pipeline can be reached.
@@ -42,7 +43,8 @@ Examples:
   tapeline up pipelines/bitcoin-trades.toml
   tapeline up pipelines/stock-alarm.toml --listen 0.0.0.0:7070 --data /srv/stocks
   tapeline up pipelines/bitcoin-trades.toml --no-source --listen 127.0.0.1:0
-  tapeline up pipelines/bitcoin-trades.toml --nats nats://broker:4222 --stages dedup,enrich,aggregate,alarm")]
+  tapeline up pipelines/bitcoin-trades.toml --nats nats://broker:4222 --stages dedup,enrich,aggregate,alarm
+  tapeline up pipelines/bitcoin-trades.toml --nats nats://broker:4222 --aws tapeline-bitcoin-trades --stages write")]
 pub(super) struct Up {
     /// The pipeline file
     pipeline: PathBuf,
@@ -57,6 +59,10 @@ pub(super) struct Up {
     no_source: bool,
     #[command(flatten)]
     chained: Chained,
+    /// Let the last stage write to the tables and the bucket of this stack on AWS, which any number of hosts share; it is
+    /// deployed with `functions = false` below [aws]
+    #[arg(long, value_name = "STACK", requires = "nats")]
+    aws: Option<String>,
 }
 
 impl Up {
@@ -65,7 +71,8 @@ impl Up {
         let token = token_of_environment()?;
         let engine = globals.engine()?;
         let components = globals.load_components(&engine, &pipeline)?;
-        let has_ends = self.chained.has_ends(&pipeline)?;
+        let has_ends = self.chained.has_ends(&pipeline, self.aws.is_some())?;
+        let shared = self.aws.as_deref().map(|stack| shared_store(stack, &pipeline)).transpose()?;
         let chained = self.chained.connect(&self.data.path)?;
         let (broker, _server) = chained.map_or((None, None), |(broker, server)| (Some(broker), server));
         let metrics = Metrics::new();
@@ -75,11 +82,15 @@ impl Up {
         let rollout = match &broker {
             None => Rollout::embedded(&engine, &pipeline, components, folder, &metrics)?,
             Some(broker) => {
-                let tables = has_ends.then(|| folder.clone());
+                let tables = match &shared {
+                    Some(stores) => Tables::Shared(stores.clone()),
+                    None if has_ends => Tables::Here(folder.clone()),
+                    None => Tables::Elsewhere,
+                };
                 Rollout::chained(&engine, &pipeline, components, broker, tables, &metrics)?
             }
         };
-        let chain = |broker| Chain::new(pipeline.clone(), rollout.clone(), broker, metrics.clone());
+        let chain = |broker| Chain::new(pipeline.clone(), rollout.clone(), broker, shared, metrics.clone());
         let chain = broker.map(chain).transpose()?;
         let runtime = tokio::runtime::Runtime::new().doing(|| "start threads".to_owned())?;
         let stages = self.chained.stages.clone();
@@ -87,7 +98,7 @@ impl Up {
             (Some(chain), None) => {
                 // Any number of such hosts may be on one machine.
                 let listen = self.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-                let served = Served { rollout, token, folder: self.data.path.clone(), metrics };
+                let served = Served { rollout, token, folder: self.data.path.clone(), stack: self.aws, metrics };
                 let start = || running::start_work(&pipeline, chain, stages, served);
                 runtime.block_on(serve_until_stopped(listen, None, start))
             }
@@ -97,6 +108,7 @@ impl Up {
                     rollout: rollout.clone(),
                     token,
                     folder: self.data.path.clone(),
+                    stack: self.aws.clone(),
                     metrics: metrics.clone(),
                 };
                 let options = LiveOptions {
@@ -117,6 +129,23 @@ impl Up {
         runtime.shutdown_background();
         exit
     }
+}
+
+/// The store that hosts share, for the last segment of a pipeline.
+///
+/// # Errors
+/// As [`AwsStores::start`]; `NotFound` when the program is not there that keeps it.
+fn shared_store(stack: &str, pipeline: &Pipeline) -> Result<AwsStores> {
+    let last = pipeline.nats.segments.last().cloned().unwrap_or_default();
+    let stages = pipeline.stages.get(last).unwrap_or_default();
+    AwsStores::start(AwsSettings {
+        program: AwsProgram::find()?.into_path(),
+        stack: stack.to_owned(),
+        pipeline: pipeline.name.clone(),
+        stages: stages.iter().map(|stage| stage.name.clone()).collect(),
+        partitions: pipeline.nats.partitions,
+        environment: BTreeMap::from([(TOKEN_VARIABLE.to_owned(), None)]),
+    })
 }
 
 /// Starts what is to run, and serves it until it is asked to stop or fails. The address is kept in a folder, if one is

@@ -195,7 +195,7 @@ impl Job {
     pub fn run_chained(self, broker: Broker, stages: &[String], mut on_progress: ProgressFn) -> Result<Summary> {
         let started = Instant::now();
         let totals = Totals::of(&self.pipeline);
-        let chain = Chain::new(self.pipeline.clone(), self.rollout.clone(), broker, Metrics::new())?;
+        let chain = Chain::new(self.pipeline.clone(), self.rollout.clone(), broker, None, Metrics::new())?;
         check_chained(&self.store)?;
         let mut worker = chain.source(Box::new(Unobserved))?;
         check_same_chain(&worker, &self.store)?;

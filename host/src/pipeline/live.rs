@@ -27,7 +27,7 @@ use crate::{
     connector::{FrameKind, Simulator},
     error::{Error, Kind, Result},
     segment::{Segment, Tapped},
-    store::{JournalRecord, SqliteStore, StateStore, Store as _},
+    store::{AwsStores, JournalRecord, SqliteStore, StateStore, Store as _},
 };
 
 /// Records of the journal that wait for the worker before new ones are refused: at 200,000 a second, five seconds.
@@ -199,7 +199,13 @@ impl Live {
                 let mut worker = chain.source(Box::new(super::Unobserved))?;
                 super::job::check_same_chain(&worker, &store)?;
                 worker.set_journal(store.identity()?)?;
-                let workers = vec![chain.write(store, observer)?, chain.start(&stages)?];
+                let workers = match chain.shared() {
+                    None => vec![chain.write(store, observer)?, chain.start(&stages)?],
+                    Some(shared) => {
+                        check_untouched(&store, shared)?;
+                        vec![keep_open(chain.clone(), store), chain.start(&stages)?]
+                    }
+                };
                 chain.show_in(&hub);
                 let watched = watch(chain, Arc::clone(&shared));
                 let fed = feed.start(worker, pipeline);
@@ -359,6 +365,31 @@ impl Feed {
             shared.fail("process the journal", &error);
         }
     }
+}
+
+/// Whether a data folder has no tables of the chain, which are on AWS.
+///
+/// # Errors
+/// `Conflict` when it has: the rows would be divided between both.
+fn check_untouched(store: &SqliteStore, shared: &AwsStores) -> Result<()> {
+    if store.progress()?.read.is_empty() {
+        return Ok(());
+    }
+    let stack = shared.stack();
+    let message = format!(
+        "write to stack {stack}: the data folder holds tables of this chain; leave --aws out, or give another --data"
+    );
+    Err(Error::new(Kind::Conflict, message))
+}
+
+/// Nobody else may use the data folder as long as its journal feeds a chain.
+fn keep_open(chain: Chain, store: SqliteStore) -> Workers {
+    Workers::one(chain, move |chain| {
+        while !chain.is_stopping() {
+            thread::sleep(IDLE_LOOK);
+        }
+        drop(store);
+    })
 }
 
 /// Stops the pipeline when a worker of its chain has failed.

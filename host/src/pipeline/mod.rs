@@ -20,7 +20,7 @@ pub use invoke::{InvokeError, InvokeOptions, Invoked, Invoker};
 pub use job::{Job, JobInput, ProgressFn, Summary};
 pub(crate) use live::now_ns;
 pub use live::{BACKLOG_RECORDS_MAX, Ingest, IngestError, Live, LiveOptions};
-pub use rollout::{Push, Pushed, Rollout, RolloutParts, StageStatus, Standing, States, WorkerReport};
+pub use rollout::{Push, Pushed, Rollout, RolloutParts, StageStatus, Standing, States, Tables, WorkerReport};
 pub use worker::{CommitSettings, Committed, Observer, Step, Worker};
 
 use crate::segment::{Blueprint, WatermarkSettings};

@@ -173,7 +173,7 @@ impl Segment {
         for (index, blueprint) in blueprints.into_iter().enumerate() {
             stages.push(StageWorker::new(index, blueprint)?);
         }
-        let (watermark, outcome) = (Watermark::new(watermark), Outcome::new(tap));
+        let (watermark, outcome) = (Watermark::new(watermark), Outcome::new(tap, store.check_written()));
         let mut segment =
             Self { stages, first, is_last, partition: None, names, watermark, outcome, plans: None, generation: 0 };
         segment.rewind(store, &store.progress()?)?;

@@ -10,7 +10,7 @@ use crate::{
     contract::{Append, Batch, Cells, Rows},
     names::Names,
     segment::{StageWorker, Tally, WATERMARK_STAGE},
-    store::{Commit, Counts, DeadLetter, LedgerKey},
+    store::{CheckWritten, Commit, Counts, DeadLetter, LedgerKey},
 };
 
 /// Where the records of a piece of work are stored.
@@ -75,6 +75,7 @@ pub struct Outcome {
     pub(super) origin: Origin,
     /// Format of the frames at hand.
     pub(super) format: String,
+    check: CheckWritten,
     tap: Box<dyn Tap>,
     tapped: Vec<Tapped>,
     bytes: usize,
@@ -87,8 +88,10 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(tap: Box<dyn Tap>) -> Self {
+    /// Nothing yet, for a store that takes what keeps to `check`.
+    pub(super) fn new(tap: Box<dyn Tap>, check: CheckWritten) -> Self {
         Self {
+            check,
             rows: Vec::new(),
             appends: Vec::new(),
             dead_letters: Vec::new(),
@@ -134,12 +137,18 @@ impl Outcome {
         self.dead_letters.extend_from_slice(dead_letters);
     }
 
-    pub(super) fn write(&mut self, rows: Vec<Rows>, appends: Vec<Append>) {
+    /// Takes what the writer gave.
+    ///
+    /// # Errors
+    /// Says why the store could not take it.
+    pub(super) fn write(&mut self, rows: Vec<Rows>, appends: Vec<Append>) -> Result<(), String> {
+        (self.check)(&rows, &appends)?;
         self.bytes += appends.iter().map(|append| append.bytes.len()).sum::<usize>();
         self.bytes +=
             rows.iter().flat_map(|rows| &rows.columns).map(|column| cells_bytes(&column.cells)).sum::<usize>();
         self.rows.extend(rows);
         self.appends.extend(appends);
+        Ok(())
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -296,7 +296,7 @@ impl StageWorker {
             Some(copy) => self.weigh(answered, copy, names)?,
         };
         if !(rows.is_empty() && appends.is_empty()) {
-            out.write(rows, appends);
+            out.write(rows, appends).map_err(Fault::Breach)?;
         }
         self.note_marks(&events);
         self.settle(&events, &output, names, out);

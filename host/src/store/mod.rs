@@ -1,14 +1,17 @@
 //! What a pipeline keeps: raw journal, state, tables, dead letters, ledger; all of it changed by one atomic commit.
 //!
 //! [`Store`] is the contract; [`SqliteStore`] keeps all in one SQLite file and objects in a folder. `testsuite.rs` is
-//! what every backend passes. Knows nothing of stages or components.
+//! what every backend passes. [`StateStore`] is the part that a segment needs; [`AwsStore`] has no more than that, and the
+//! suite of that part is `tests/tests/state_store.rs`. Knows nothing of stages or components.
 
+mod aws;
 mod sqlite;
 #[cfg(test)]
 mod testsuite;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
+pub use aws::{AwsSettings, AwsStore, AwsStores};
 pub use sqlite::{SqliteRegistry, SqliteStore, StoredObject};
 pub use tapeline_invoke::{Counts, LedgerKey, Value};
 
@@ -263,6 +266,9 @@ pub trait RowSink {
 /// Reads the state of a stage as it was when this was asked for.
 pub type Snapshot = Box<dyn FnOnce() -> Result<Vec<Entry>> + Send>;
 
+/// Says why rows and appends of a writer cannot be committed, if so.
+pub type CheckWritten = fn(&[Rows], &[Append]) -> Result<(), String>;
+
 /// Where a segment keeps what it needs to go on, and puts what comes of its work, in one step.
 pub trait StateStore: Send {
     /// How far the pipeline has read.
@@ -284,6 +290,12 @@ pub trait StateStore: Send {
     fn snapshot(&self, stage: &str) -> Result<Snapshot> {
         let entries = self.state(stage)?;
         Ok(Box::new(move || Ok(entries)))
+    }
+
+    /// What rows and appends of a writer must keep to beyond what every store takes. One that does not is the writer's fault,
+    /// found before the commit, so that the record to blame can be put aside.
+    fn check_written(&self) -> CheckWritten {
+        |_, _| Ok(())
     }
 
     /// Carries a commit out: flushes appends to objects, then changes all else in one transaction. A crash at any

@@ -19,7 +19,7 @@ export class HostPolicy extends Construct {
   constructor(scope: Construct, id: string, { pipeline, stores }: HostPolicyProps) {
     super(scope, id);
     this.policy = new ManagedPolicy(this, "Policy", { description: `Tapeline ${pipeline}: what its hosts may do` });
-    this.allowItems(stores.state, "GetItem", "PutItem", "UpdateItem", "DeleteItem");
+    this.allowItems(stores.state, "BatchGetItem", "GetItem", "PutItem", "UpdateItem", "DeleteItem");
     // Rows of all symbols are asked for by a scan, and so is the whole ledger.
     this.allowItems(stores.rows, "PutItem", "Query", "Scan");
     this.allowItems(stores.deadLetters, "PutItem", "Query");

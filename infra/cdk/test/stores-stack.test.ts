@@ -61,7 +61,7 @@ describe("a stack without functions", () => {
       "Stores/Ledger.Arn: dynamodb:Query dynamodb:Scan dynamodb:UpdateItem",
       "Stores/Objects.Arn/*: s3:PutObject",
       "Stores/Rows.Arn: dynamodb:PutItem dynamodb:Query dynamodb:Scan",
-      "Stores/State.Arn: dynamodb:DeleteItem dynamodb:GetItem dynamodb:PutItem dynamodb:UpdateItem",
+      "Stores/State.Arn: dynamodb:BatchGetItem dynamodb:DeleteItem dynamodb:GetItem dynamodb:PutItem dynamodb:UpdateItem",
       "arn:AWS::Partition:cloudformation:AWS::Region:AWS::AccountId:stack/tapeline-on-hosts/*: cloudformation:DescribeStacks",
     ]);
     expect(stack({ ...NO_PACKAGE, keep: "true" }).all("AWS::IAM::Role")).toEqual({});

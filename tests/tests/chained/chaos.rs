@@ -21,10 +21,15 @@ use super::job::{BETWEEN, Job, bitcoin};
 
 /// How long disturbances go on, in seconds, and from which seed; for nightly tests.
 const SECONDS: &str = "TAPELINE_CHAOS_SECONDS";
-const SEED: &str = "TAPELINE_CHAOS_SEED";
+pub(super) const SEED: &str = "TAPELINE_CHAOS_SEED";
 
 fn number_of(variable: &str, default: u64) -> Result<u64> {
     std::env::var(variable).map_or(Ok(default), |text| text.parse().with_context(|| format!("{variable}={text}")))
+}
+
+/// The seed of a schedule.
+pub(super) fn seed() -> Result<u64> {
+    number_of(SEED, 7)
 }
 
 /// Longer than every timeout of readers, pins and hosts.
@@ -127,7 +132,7 @@ pub(super) fn a_cluster_loses_one_server_after_the_other_and_nothing_else() -> R
 }
 
 fn rounds<B: Disturbed>(name: &str, seconds: u64, start: impl FnOnce(&Path) -> Result<B>) -> Result<()> {
-    let seed = number_of(SEED, 7)?;
+    let seed = seed()?;
     let time = Duration::from_secs(number_of(SECONDS, seconds)?);
     println!("{SEED}={seed} {SECONDS}={}", time.as_secs());
     let mut random = ChaCha8Rng::seed_from_u64(seed);

@@ -126,7 +126,7 @@ pub(super) fn written(data: &Path) -> u64 {
 }
 
 /// Waits until something is so, for as long as it may take.
-pub(super) fn wait_for(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
+pub(super) fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !is_so()? {
         ensure!(started.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");

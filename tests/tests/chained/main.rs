@@ -1,5 +1,5 @@
 //! A pipeline chained by a real NATS server: the same tables, objects and ledger as in one process, whatever happens.
-//! Reported as ignored, by name, where there is no `nats-server`.
+//! Reported as ignored, by name, where there is no `nats-server`, or no ministack for those that write to AWS.
 
 #![allow(clippy::print_stdout, reason = "the seed of a schedule is printed, so that it can be repeated")]
 
@@ -8,16 +8,28 @@ mod chaos;
 mod dead_letters;
 mod equal;
 mod job;
+mod shared;
 mod swap;
 mod takeover;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
+use tapeline_harness::local_aws::LocalAws;
 use tapeline_tests::cluster::NatsServer;
 
 type Test = fn() -> Result<()>;
 
 fn main() {
+    let with_aws: [(&str, Test); 2] = [
+        (
+            "hosts_that_share_a_store_and_are_killed_store_what_one_process_stores",
+            shared::hosts_that_share_a_store_and_are_killed_store_what_one_process_stores,
+        ),
+        (
+            "a_store_of_another_chain_or_of_functions_is_refused",
+            shared::a_store_of_another_chain_or_of_functions_is_refused,
+        ),
+    ];
     let tests: [(&str, Test); 21] = [
         ("one_host_stores_what_one_process_stores", equal::one_host_stores_what_one_process_stores),
         ("three_hosts_store_what_one_process_stores", equal::three_hosts_store_what_one_process_stores),
@@ -60,12 +72,14 @@ fn main() {
         ),
     ];
     let is_missing = !NatsServer::is_there();
-    let trial = |(name, test): (&str, Test)| {
+    let trial = |(name, test): (&str, Test), is_missing: bool| {
         Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
             .with_ignored_flag(is_missing)
     };
+    let trials = tests.map(|test| trial(test, is_missing)).into_iter();
+    let trials = trials.chain(with_aws.map(|test| trial(test, is_missing || !LocalAws::is_there())));
     let mut arguments = Arguments::from_args();
     // Each has a broker and several hosts: on two cores they would only wait for each other.
     arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, tests.map(trial).into()).exit();
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }

@@ -12,7 +12,7 @@ mod position;
 mod registry;
 mod state;
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, path::Path, sync::Arc, time::Duration};
 
 use async_nats::{
     ServerAddr,
@@ -48,6 +48,8 @@ const PIN_TIME: Duration = Duration::from_millis(1_500);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Where a stream says for how many partitions it was made.
 const PARTITIONS: &str = "tapeline-partitions";
+/// Where what is read of a stream is written.
+const TABLES: &str = "tapeline-tables";
 /// The one priority group of a consumer.
 const GROUP: &str = "owner";
 /// Messages that a reader may have and has not finished. Each is at most [`MESSAGE_BYTES_MAX`].
@@ -124,6 +126,12 @@ impl Hop {
     }
 }
 
+/// What a stream is noted to be, without what the broker notes itself.
+fn metadata_of(stream: Stream) -> HashMap<String, String> {
+    let ours = |(name, _): &(String, String)| name.starts_with("tapeline-");
+    stream.cached_info().config.metadata.clone().into_iter().filter(ours).collect()
+}
+
 impl Broker {
     /// Connects to a broker, by its address or those of several servers of its cluster, with commas. The file, if there is one, has the credentials: a JWT and the key that belongs to it.
     ///
@@ -164,13 +172,14 @@ impl Broker {
     /// `Conflict` when the stream was made for another number of partitions; otherwise when the broker refuses it.
     pub fn ensure(&self, hop: &Hop, settings: StreamSettings) -> Result<()> {
         let partitions = settings.partitions.to_string();
-        if let Ok(stream) = self.wait(self.stream(hop))
-            && let Some(known) = stream.cached_info().config.metadata.get(PARTITIONS)
+        let mut metadata = self.wait(self.stream(hop)).map_or_else(|_| HashMap::new(), metadata_of);
+        if let Some(known) = metadata.get(PARTITIONS)
             && *known != partitions
         {
             let message = format!("divide symbols into {partitions} partitions: stream {} has {known}", hop.stream());
             return Err(Error::new(Kind::Conflict, message));
         }
+        metadata.insert(PARTITIONS.to_owned(), partitions);
         let config = stream::Config {
             name: hop.stream(),
             subjects: hop.subjects(),
@@ -182,7 +191,7 @@ impl Broker {
             allow_atomic_publish: true,
             allow_rollup: true,
             allow_direct: true,
-            metadata: [(PARTITIONS.to_owned(), partitions)].into(),
+            metadata,
             ..stream::Config::default()
         };
         let made = self.wait(self.jetstream.create_or_update_stream(config));
@@ -218,6 +227,28 @@ impl Broker {
     /// The client under JetStream.
     fn client(&self) -> async_nats::Client {
         self.jetstream.client()
+    }
+
+    /// Notes with the stream of a hop where what is read of it is written, so that nobody writes it elsewhere: what one has
+    /// read the other would miss.
+    ///
+    /// # Errors
+    /// `Conflict` when it is written elsewhere; otherwise when the broker refuses it.
+    pub fn claim(&self, hop: &Hop, tables: &str) -> Result<()> {
+        let failed = |error: async_nats::Error| {
+            unavailable(format!("note with stream {} where its tables are", hop.stream()), error)
+        };
+        let stream = self.wait(self.stream(hop)).map_err(|error| failed(error.into()))?;
+        let mut config = stream.cached_info().config.clone();
+        match config.metadata.get(TABLES) {
+            Some(known) if known == tables => return Ok(()),
+            Some(known) => {
+                let message = format!("write the tables of this chain into {tables}: they are in {known}");
+                return Err(Error::new(Kind::Conflict, message));
+            }
+            None => _ = config.metadata.insert(TABLES.to_owned(), tables.to_owned()),
+        }
+        self.wait(self.jetstream.update_stream(config)).map(drop).map_err(|error| failed(error.into()))
     }
 
     async fn stream(&self, hop: &Hop) -> std::result::Result<Stream, jetstream::context::GetStreamError> {

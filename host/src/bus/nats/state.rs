@@ -129,6 +129,14 @@ impl NatsState {
         Ok((entries, position.head.progress.watermark))
     }
 
+    /// How far a producer has come by what it has committed about now.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn progress_of(broker: &Broker, hop: &Hop, producer: &str) -> Result<Progress> {
+        Ok(read_position(broker, hop, producer)?.1.unwrap_or_default().head.progress)
+    }
+
     /// Whether nobody else has committed since.
     ///
     /// # Errors

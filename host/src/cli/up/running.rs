@@ -27,6 +27,8 @@ pub(super) struct Served {
     pub(super) token: Option<AdminToken>,
     /// The data folder.
     pub(super) folder: PathBuf,
+    /// The stack on AWS that has the tables, where they are not in the folder.
+    pub(super) stack: Option<String>,
     /// What is counted.
     pub(super) metrics: Metrics,
 }
@@ -45,7 +47,7 @@ enum Work {
 /// # Errors
 /// When a stage does not start or the store cannot be read.
 pub(super) fn start_live(options: LiveOptions, served: Served) -> Result<(Running, Api)> {
-    let Served { rollout, token, folder, metrics } = served;
+    let Served { rollout, token, folder, stack, metrics } = served;
     metrics.start_at(options.store.progress()?.watermark);
     let name = options.pipeline.name.clone();
     let invokers = invokers(&rollout);
@@ -54,8 +56,18 @@ pub(super) fn start_live(options: LiveOptions, served: Served) -> Result<(Runnin
     let running = Running::new(Work::Pipeline(live));
     let readiness = running.readiness_fn();
     let admin = token.map(|token| Admin { token, rollout: rollout.clone() });
-    let parts =
-        ApiParts { pipeline: name, invokers, intake, hub, folder, metrics, readiness, rollout: Some(rollout), admin };
+    let parts = ApiParts {
+        pipeline: name,
+        invokers,
+        intake,
+        hub,
+        folder,
+        stack,
+        metrics,
+        readiness,
+        rollout: Some(rollout),
+        admin,
+    };
     Ok((running, Api::new(parts)))
 }
 
@@ -69,7 +81,7 @@ pub(super) fn start_work(
     stages: Vec<String>,
     served: Served,
 ) -> Result<(Running, Api)> {
-    let Served { rollout, token, folder, metrics } = served;
+    let Served { rollout, token, folder, stack, metrics } = served;
     let hub = Hub::new(&pipeline.name, pipeline.stages.iter().map(|stage| stage.name.clone()).collect());
     let workers = chain.start(&stages)?;
     chain.show_in(&hub);
@@ -78,7 +90,8 @@ pub(super) fn start_work(
     let (intake, readiness) = (Box::new(Elsewhere), running.readiness_fn());
     let admin = token.map(|token| Admin { token, rollout: rollout.clone() });
     let pipeline = pipeline.name.clone();
-    let parts = ApiParts { pipeline, invokers, intake, hub, folder, metrics, readiness, rollout: Some(rollout), admin };
+    let parts =
+        ApiParts { pipeline, invokers, intake, hub, folder, stack, metrics, readiness, rollout: Some(rollout), admin };
     Ok((running, Api::new(parts)))
 }
 

@@ -1,7 +1,8 @@
 //! A pipeline whose segments are chained by a broker, on as many hosts as there are.
 //!
 //! Each segment but the first and the last runs once for each partition, on whichever host the broker lets read it; the
-//! others stand by. The first one is where the data comes in, the last one where the tables are.
+//! others stand by. The first one is where the data comes in, the last one where the tables are. Where the tables are in a
+//! store that hosts share, the last one runs as those between.
 
 mod merged;
 mod relay;
@@ -30,7 +31,7 @@ use crate::{
     error::{Error, Kind, Result},
     metrics::{Metrics, PartitionMetrics},
     segment::{NoTap, Origin, Segment, Work, is_end},
-    store::{ReadFrom, SqliteStore, StateStore},
+    store::{AwsStore, AwsStores, ReadFrom, SqliteStore, StateStore},
 };
 
 /// How long a worker waits for more before it commits what it has, while the commit before is under way.
@@ -45,6 +46,8 @@ const STANDBY_LOOK: Duration = Duration::from_millis(100);
 const CERTAIN: Duration = Duration::from_secs(1);
 /// Pause before a broker is asked again that could not be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Where tables are that hosts do not share.
+const FOLDER: &str = "the data folder of a host";
 /// What the first segment is called as a producer.
 const SOURCE: &str = "source";
 
@@ -54,6 +57,8 @@ pub struct Chain {
     pipeline: Arc<Pipeline>,
     rollout: Rollout,
     broker: Broker,
+    /// Where the last segment of every host writes to; none where that is one host's folder.
+    shared: Option<AwsStores>,
     is_stopping: Arc<AtomicBool>,
     error: Arc<Mutex<Option<Error>>>,
     /// How far the last segment has read each partition.
@@ -68,15 +73,23 @@ pub struct Workers {
 }
 
 impl Chain {
-    /// Makes the streams of a pipeline, or brings them in order.
+    /// Makes the streams of a pipeline, or brings them in order. With a store that hosts share, the last segment runs on any
+    /// of them.
     ///
     /// # Errors
     /// When the broker refuses them.
-    pub fn new(pipeline: Pipeline, rollout: Rollout, broker: Broker, metrics: Metrics) -> Result<Self> {
+    pub fn new(
+        pipeline: Pipeline,
+        rollout: Rollout,
+        broker: Broker,
+        shared: Option<AwsStores>,
+        metrics: Metrics,
+    ) -> Result<Self> {
         let chain = Self {
             pipeline: Arc::new(pipeline),
             rollout,
             broker,
+            shared,
             is_stopping: Arc::default(),
             error: Arc::default(),
             written: Arc::default(),
@@ -103,14 +116,20 @@ impl Chain {
         self.worker(own, None, state, observer)
     }
 
-    /// Starts workers for segments between the first and the last, of all partitions, whose first stage is one of these; all
-    /// of them if none is named.
+    /// The store that hosts share, if they do.
+    pub const fn shared(&self) -> Option<&AwsStores> {
+        self.shared.as_ref()
+    }
+
+    /// Starts workers for segments between the first and the last, and for the last one where hosts share its store, of all
+    /// partitions, whose first stage is one of these; all of them if none is named.
     ///
     /// # Errors
     /// When the broker refuses a consumer.
     pub fn start(&self, stages: &[String]) -> Result<Workers> {
         let segments = &self.pipeline.nats.segments;
-        let between = segments.windows(2).take(segments.len().saturating_sub(2));
+        let with_last = usize::from(self.shared.is_none());
+        let between = segments.windows(2).take(segments.len().saturating_sub(1 + with_last));
         let pairs: Vec<_> = between
             .filter_map(|pair| match pair {
                 [before, own] => Some((before, own, self.first_stage(own))),
@@ -122,17 +141,27 @@ impl Chain {
         if pairs.is_empty() {
             return Ok(Workers { chain: self.clone(), threads });
         }
+        if let (Some(stores), Some((before, ..))) = (&self.shared, pairs.iter().find(|(_, own, _)| self.is_last(own))) {
+            self.broker.claim(&self.hop(before), &format!("stack {}", stores.stack()))?;
+        }
         let partitions = self.pipeline.nats.partitions;
         let readers = pairs.iter().map(|(.., reader)| reader.clone()).collect();
         let members = Arc::new(Members::join(&self.broker, &self.pipeline.name, readers, partitions)?);
         for (before, own, reader) in pairs {
+            let shared = self.shared.clone().filter(|_| self.is_last(own));
             for partition in 0..partitions {
                 let mut inbox = self.broker.inbox(&self.hop(before), &reader, partition)?;
                 let metrics = self.metrics.partition(&reader, partition);
                 watch_lag(&mut inbox, &metrics);
                 let place = Place { own: own.clone(), reader: reader.clone(), partition, metrics };
-                let (chain, members) = (self.clone(), Arc::clone(&members));
-                threads.push(thread::spawn(move || chain.clone().note(chain.run_partition(&place, &members, inbox))));
+                let (chain, members, shared) = (self.clone(), Arc::clone(&members), shared.clone());
+                threads.push(thread::spawn(move || {
+                    let run = match shared {
+                        None => chain.run_partition(&place, &members, inbox, || chain.between(&place)),
+                        Some(stores) => chain.run_partition(&place, &members, inbox, || chain.last(&place, &stores)),
+                    };
+                    chain.clone().note(run);
+                }));
             }
         }
         Ok(Workers { chain: self.clone(), threads })
@@ -148,6 +177,7 @@ impl Chain {
         };
         let partitions = 0..self.pipeline.nats.partitions;
         let (hop, reader) = (self.hop(before), self.first_stage(own));
+        self.broker.claim(&hop, FOLDER)?;
         let inboxes = partitions.map(|partition| self.broker.inbox(&hop, &reader, partition));
         let mut inboxes = inboxes.collect::<Result<Vec<_>>>()?;
         let signal = Arc::new(Signal::default());
@@ -204,6 +234,10 @@ impl Chain {
         hop(&self.pipeline, segment)
     }
 
+    fn is_last(&self, segment: &Range<usize>) -> bool {
+        segment.end == self.pipeline.stages.len()
+    }
+
     /// The stage that a segment is called by as a reader.
     fn first_stage(&self, segment: &Range<usize>) -> String {
         stage_name(&self.pipeline, segment.start)
@@ -241,17 +275,60 @@ impl Chain {
         }
     }
 
-    fn run_partition(&self, place: &Place, members: &Members, mut inbox: Inbox) -> Result<()> {
-        let Place { own, reader, partition, metrics } = place;
-        let hop = self.hop(own);
+    /// A worker of a partition between the first segment and the last, that goes on from what is committed.
+    fn between(&self, Place { own, partition, metrics, .. }: &Place) -> Result<Option<Worker<NatsState>>> {
+        let state = self.state(&self.hop(own), &partition.to_string(), Outputs::One(*partition))?;
+        self.worker(own, Some(*partition), state, Box::new(metrics.clone())).map(Some)
+    }
+
+    /// A worker of a partition of the last segment, on the store that hosts share; none before the first one has given out
+    /// anything.
+    fn last(&self, place: &Place, stores: &AwsStores) -> Result<Option<Worker<AwsStore>>> {
+        let Place { own, partition, metrics, .. } = place;
+        let Some(journal) = self.journal()? else { return Ok(None) };
+        let observer = Writing { metrics: vec![metrics.clone()], inner: Box::new(self.metrics.clone()) };
+        let mut worker = self.worker(own, Some(*partition), stores.open(*partition)?, Box::new(observer))?;
+        // The messages of another chain have other numbers: some would count as seen.
+        if !worker.progress().journal.is_empty() && worker.progress().journal != journal {
+            let stack = stores.stack();
+            return Err(Error::invalid(format!(
+                "write to stack {stack}: it holds what another chain has written, which was fed from another data folder; \
+                 deploy another stack for this one"
+            )));
+        }
+        worker.set_journal(journal)?;
+        Ok(Some(worker))
+    }
+
+    /// Identity of the journal that feeds the chain; none before the first segment has committed.
+    fn journal(&self) -> Result<Option<String>> {
+        let Some(first) = self.pipeline.nats.segments.first() else { return Ok(None) };
+        let progress = NatsState::progress_of(&self.broker, &self.hop(first), SOURCE)?;
+        Ok(Some(progress.journal).filter(|journal| !journal.is_empty()))
+    }
+
+    fn run_partition<S: Contended>(
+        &self,
+        place: &Place,
+        members: &Members,
+        mut inbox: Inbox,
+        load: impl Fn() -> Result<Option<Worker<S>>>,
+    ) -> Result<()> {
+        let Place { reader, partition, metrics, .. } = place;
         while !self.is_stopping() {
             if !members.is_mine(reader, *partition) {
                 thread::sleep(STANDBY_LOOK);
                 continue;
             }
-            let load = || self.state(&hop, &partition.to_string(), Outputs::One(*partition));
-            let worker = load().and_then(|state| self.worker(own, Some(*partition), state, Box::new(metrics.clone())));
-            match worker.and_then(|worker| self.own(worker, place, members, &mut inbox)) {
+            let worked = match load() {
+                Ok(Some(worker)) => self.own(worker, place, members, &mut inbox),
+                Ok(None) => {
+                    thread::sleep(STANDBY_LOOK);
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match worked {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Unavailable) => {
                     let reason = super::job::error_text(&error);
@@ -268,9 +345,9 @@ impl Chain {
     }
 
     /// Works on a partition until it is for another host, one has taken it over, or the chain stops.
-    fn own(
+    fn own<S: Contended>(
         &self,
-        mut worker: Worker<NatsState>,
+        mut worker: Worker<S>,
         Place { reader, partition, metrics, .. }: &Place,
         members: &Members,
         inbox: &mut Inbox,
@@ -429,6 +506,24 @@ fn hop(pipeline: &Pipeline, segment: &Range<usize>) -> Hop {
 
 fn stage_name(pipeline: &Pipeline, at: usize) -> String {
     pipeline.stages.get(at).map_or_else(String::new, |stage| stage.name.clone())
+}
+
+/// A store that another host may take over.
+trait Contended: StateStore {
+    /// Whether nobody else has committed since.
+    fn is_current(&mut self) -> Result<bool>;
+}
+
+impl Contended for NatsState {
+    fn is_current(&mut self) -> Result<bool> {
+        Self::is_current(self)
+    }
+}
+
+impl Contended for AwsStore {
+    fn is_current(&mut self) -> Result<bool> {
+        Self::is_current(self)
+    }
 }
 
 /// What a worker of a partition works on.

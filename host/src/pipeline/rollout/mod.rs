@@ -24,7 +24,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::push::{Push, Pushed, Standing};
+pub use self::{
+    places::Tables,
+    push::{Push, Pushed, Standing},
+};
 use super::{Components, WasmStage, now_ns, spec::Pipeline};
 use crate::{
     contract::Entry,

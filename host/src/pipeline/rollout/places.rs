@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use super::{Rollout, RolloutParts, States};
 use crate::{
     bus::nats::{Broker, NatsRegistry, NatsState},
+    contract::Entry,
     error::Result,
     metrics::Metrics,
     pipeline::{Components, chain::partition_hop, spec::Pipeline},
     runtime::Engine,
-    store::{SqliteRegistry, SqliteStore, StateStore as _},
+    store::{AwsStores, SqliteRegistry, SqliteStore, StateStore as _},
 };
 
 impl Rollout {
@@ -36,7 +37,7 @@ impl Rollout {
         })
     }
 
-    /// The rollout of a chained pipeline. `folder` has the tables, on the host where they are.
+    /// The rollout of a chained pipeline, whose last segment writes to these tables.
     ///
     /// # Errors
     /// As [`Rollout::open`]; `Invalid` when the broker is not fit for a chain.
@@ -45,7 +46,7 @@ impl Rollout {
         pipeline: &Pipeline,
         components: Components,
         broker: &Broker,
-        folder: Option<PathBuf>,
+        tables: Tables,
         metrics: &Metrics,
     ) -> Result<Self> {
         broker.refuse_unfit()?;
@@ -56,32 +57,52 @@ impl Rollout {
             pipeline: pipeline.clone(),
             components,
             registry,
-            states: chained_states(pipeline.clone(), broker.clone(), folder),
+            states: chained_states(pipeline.clone(), broker.clone(), tables),
             metrics: metrics.clone(),
         })
     }
 }
 
-fn stored_state(folder: &Path, stage: &str) -> Result<Vec<(Vec<crate::contract::Entry>, i64)>> {
+fn stored_state(folder: &Path, stage: &str) -> Result<Vec<(Vec<Entry>, i64)>> {
     let store = SqliteStore::open_reader(folder)?;
     Ok(vec![(store.state(stage)?, store.progress()?.watermark)])
 }
 
-/// The states of a stage's partitions. Those of the last stage are with the tables; another host does not try a version
-/// on them.
-fn chained_states(pipeline: Pipeline, broker: Broker, folder: Option<PathBuf>) -> States {
+/// Where the last segment of a chain writes to.
+pub enum Tables {
+    /// To a data folder of this host.
+    Here(PathBuf),
+    /// To a store that hosts share.
+    Shared(AwsStores),
+    /// To a data folder of another host.
+    Elsewhere,
+}
+
+/// The states of a stage's partitions. Those of the last segment are with the tables; where these are another host's, no
+/// version is tried on them.
+fn chained_states(pipeline: Pipeline, broker: Broker, tables: Tables) -> States {
     Box::new(move |stage| {
-        let is_last = pipeline.stages.last().is_some_and(|last| last.name == stage);
+        let at = pipeline.stages.iter().position(|known| known.name == stage);
+        let is_last = pipeline.nats.segments.last().is_some_and(|last| at.is_some_and(|at| last.contains(&at)));
         let is_first = pipeline.stages.first().is_some_and(|first| first.name == stage);
-        match &folder {
+        let partitions = 0..pipeline.nats.partitions;
+        match &tables {
             _ if is_first => Ok(Vec::new()),
-            Some(folder) if is_last => stored_state(folder, stage),
-            None if is_last => Ok(Vec::new()),
+            Tables::Here(folder) if is_last => stored_state(folder, stage),
+            Tables::Shared(stores) if is_last => {
+                partitions.map(|partition| shared_state(stores, partition, stage)).collect()
+            }
+            Tables::Elsewhere if is_last => Ok(Vec::new()),
             _ => {
                 let hop = partition_hop(&pipeline, stage);
-                let partitions = 0..pipeline.nats.partitions;
                 partitions.map(|partition| NatsState::peek(&broker, &hop, &partition.to_string(), stage)).collect()
             }
         }
     })
+}
+
+fn shared_state(stores: &AwsStores, partition: u32, stage: &str) -> Result<(Vec<Entry>, i64)> {
+    let (progress, state) = stores.read(partition)?;
+    let entries = state.into_iter().find(|(of, _)| of == stage).map(|(_, entries)| entries);
+    Ok((entries.unwrap_or_default(), progress.watermark))
 }

@@ -93,6 +93,8 @@ pub struct ApiParts {
     pub hub: Hub,
     /// The data folder.
     pub folder: PathBuf,
+    /// The stack on AWS that has the tables, where they are not in the folder.
+    pub stack: Option<String>,
     /// What `/metrics` shows.
     pub metrics: Metrics,
     /// Says how the pipeline is. Called for each question; must not wait.
@@ -138,7 +140,7 @@ impl Api {
             pipeline: parts.pipeline,
             intake: parts.intake,
             hub: parts.hub,
-            reader: Reader::new(parts.folder.clone()),
+            reader: Reader::new(parts.folder.clone(), parts.stack),
             folder: parts.folder,
             upload_room: UploadRoom::default(),
             rollout: parts.rollout,

@@ -37,12 +37,14 @@ const DEAD_LETTERS_MAX: u64 = 1_000;
 /// Reads a data folder on threads that may wait.
 pub(super) struct Reader {
     folder: Arc<Path>,
+    /// The stack on AWS that has the tables instead, if it is so.
+    stack: Option<String>,
     turns: Semaphore,
 }
 
 impl Reader {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder: folder.into(), turns: Semaphore::new(READERS_MAX) }
+    pub(super) fn new(folder: PathBuf, stack: Option<String>) -> Self {
+        Self { folder: folder.into(), stack, turns: Semaphore::new(READERS_MAX) }
     }
 
     /// Waits for one's turn to ask.
@@ -57,6 +59,9 @@ impl Reader {
         missing: What,
         question: impl FnOnce(&SqliteStore) -> Result<T> + Send + 'static,
     ) -> Result<T, Problem> {
+        if let Some(stack) = &self.stack {
+            return Err(Problem::new(What::UnknownRoute, on_aws(stack)));
+        }
         let turn = self.turn().await?;
         let folder = Arc::clone(&self.folder);
         let answer = spawn_blocking(move || question(&SqliteStore::open_reader(&folder)?)).await;
@@ -64,6 +69,14 @@ impl Reader {
         let failed = |_| Problem::new(What::Internal, "the question could not be answered");
         answer.map_err(failed)?.map_err(|error| Problem::of(&error, missing))
     }
+}
+
+/// Where to ask instead.
+fn on_aws(stack: &str) -> String {
+    format!(
+        "the tables of this pipeline are in stack {stack} on AWS, which any host may write to: \
+         `tapeline query TABLE --aws {stack}` and `tapeline ledger --aws {stack}` read them"
+    )
 }
 
 #[derive(Deserialize)]

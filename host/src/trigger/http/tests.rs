@@ -72,6 +72,7 @@ fn api_with(intake: FakeIntake, not_ready: Option<&str>) -> Arc<Api> {
         intake: Box::new(intake),
         hub: Hub::new("p", stages),
         folder: Path::new("/nonexistent/tapeline").to_owned(),
+        stack: None,
         metrics: Metrics::new(),
         readiness: Box::new(move || Readiness { not_ready: not_ready.clone(), waiting: 3 }),
         rollout: None,

@@ -5,6 +5,7 @@
 mod conformance;
 mod destroy;
 mod equal;
+mod keeper;
 mod market;
 mod on_hosts;
 mod operate;

@@ -14,7 +14,10 @@ use tapeline_aws_tests::{
 use tapeline_invoke::Counts;
 use tempfile::TempDir;
 
-use crate::destroy::{all, file};
+use crate::{
+    destroy::{all, file},
+    keeper,
+};
 
 /// Wrong usage, or what is not there.
 const WRONG: i32 = 2;
@@ -33,6 +36,8 @@ pub(crate) fn stores_alone_are_read_kept_and_have_no_functions(account: &Arc<Acc
     ensure!(found == [(Some("fetch"), Some(0)), (Some("write"), Some(2))], "{ledger:?}");
     let rows = lines(&stack, &["rows", &stack.name, "bars"])?;
     ensure!(rows == [serde_json::json!({ "symbol": "A", "close": 2 })], "{rows:?}");
+
+    keeper::what_hosts_commit_is_read(&stack, "on-hosts")?;
 
     for command in [&["stage", "list", &stack.name][..], &["redrive", &stack.name]] {
         let run = operator::run(&stack.account.aws.endpoint(), command)?;

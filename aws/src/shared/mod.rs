@@ -1,0 +1,74 @@
+//! The store that hosts of a pipeline share when they are not functions: of each partition the state and the position of the
+//! last segment, and what it writes. Several hosts work on partitions of their own; whoever takes one over finds it here.
+//!
+//! A commit is the one of functions: entries, position and the outbox by one conditional write of the head,
+//! then what is in the outbox goes to its places. It is done when both have happened. The position is the host's own, in
+//! bytes that nobody here reads.
+
+mod partition;
+mod serve;
+
+use std::{sync::Arc, time::Duration};
+
+use tapeline_state::{Limits, Scope};
+
+use crate::{cached::Cached, delivery::Delivery, dynamo::DynamoBucket, operate::SharedStores};
+
+pub use partition::Partition;
+pub use serve::serve;
+
+use partition::Kept;
+
+/// Bytes of the state of a partition in a segment.
+const STATE_BYTES_MAX: u64 = 32 << 20;
+
+/// The places of a stack that hosts share, for one segment.
+pub struct Shared {
+    state: Cached<DynamoBucket>,
+    delivery: Delivery,
+    pipeline: String,
+    /// The stages of the segment.
+    stages: Vec<String>,
+    partitions: u32,
+}
+
+impl Shared {
+    /// The places of a stack, for a segment of these stages, of so many partitions. They are there.
+    pub fn new(
+        stores: &SharedStores,
+        (dynamodb, s3): (aws_sdk_dynamodb::Client, aws_sdk_s3::Client),
+        stages: Vec<String>,
+        partitions: u32,
+    ) -> Arc<Self> {
+        let state = DynamoBucket::new(dynamodb.clone(), stores.state_table.clone());
+        Arc::new(Self {
+            state: Cached::new(state),
+            delivery: Delivery::of_writer(stores, dynamodb, s3),
+            pipeline: stores.pipeline.clone(),
+            stages,
+            partitions,
+        })
+    }
+
+    /// A partition, of which nothing is known yet.
+    pub fn partition(self: &Arc<Self>, number: u32) -> Partition {
+        Partition::new(Arc::clone(self), number)
+    }
+
+    /// Not that of a function, which keeps another position.
+    fn scope(&self, partition: u32) -> Scope<'_, Cached<DynamoBucket>, Kept> {
+        let first = self.stages.first().map_or("", String::as_str);
+        let name = format!("tapeline/host/{}/{first}/partition-{partition}", self.pipeline);
+        let area_bytes = STATE_BYTES_MAX / self.stages.len().max(1) as u64;
+        Scope::named(&self.state, &name).with_limits(Limits { area_bytes, ..Limits::default() })
+    }
+
+    /// The stages of the segment, and the partitions of the pipeline.
+    fn layout(&self) -> String {
+        format!("{}, partitions {}", self.stages.join("+"), self.partitions)
+    }
+}
+
+/// Pauses before what was committed is put in its places once more, after each time that a service did not take it. The
+/// clients have tried several times by then.
+const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
