@@ -62,7 +62,7 @@ impl Delivery {
         }
     }
 
-    /// SharedStores a record as it came, before it is parsed.
+    /// Stores a record as it came, before it is parsed.
     ///
     /// # Errors
     /// When it is not stored.

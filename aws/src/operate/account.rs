@@ -12,6 +12,9 @@ use aws_smithy_http_client::{
 use super::{OperateError, error::chain};
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// Time of one try of a request for data, and of all of its tries.
+const TRY_TIME_MAX: Duration = Duration::from_secs(10);
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(40);
 /// Tries of a request that was throttled, or had no answer.
 const TRIES_MAX: u32 = 5;
 /// One place for all services instead of AWS' own.
@@ -72,9 +75,16 @@ impl Account {
         })
     }
 
-    /// What keeps the data.
+    /// What keeps the data, with limits of time: for whoever works on and on, and does something else meanwhile.
     pub fn stores(&self) -> (aws_sdk_dynamodb::Client, aws_sdk_s3::Client) {
-        (self.dynamodb.clone(), self.s3.clone())
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIME_MAX)
+            .operation_attempt_timeout(TRY_TIME_MAX)
+            .operation_timeout(REQUEST_TIME_MAX)
+            .build();
+        let dynamodb = self.dynamodb.config().to_builder().timeout_config(timeouts.clone()).build();
+        let s3 = self.s3.config().to_builder().timeout_config(timeouts).build();
+        (aws_sdk_dynamodb::Client::from_conf(dynamodb), aws_sdk_s3::Client::from_conf(s3))
     }
 }
 

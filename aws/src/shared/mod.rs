@@ -57,8 +57,8 @@ impl Shared {
 
     /// Not that of a function, which keeps another position.
     fn scope(&self, partition: u32) -> Scope<'_, Cached<DynamoBucket>, Kept> {
-        let first = self.stages.first().map_or("", String::as_str);
-        let name = format!("tapeline/host/{}/{first}/partition-{partition}", self.pipeline);
+        // Whatever the stages are called: there is one last segment, and its layout says which they are.
+        let name = format!("tapeline/host/{}/partition-{partition}", self.pipeline);
         let area_bytes = STATE_BYTES_MAX / self.stages.len().max(1) as u64;
         Scope::named(&self.state, &name).with_limits(Limits { area_bytes, ..Limits::default() })
     }

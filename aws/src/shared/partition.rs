@@ -1,11 +1,11 @@
 //! A partition: its commits, one behind the other.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tapeline_aws_protocol::{Answer, Commit, Counted, Refusal, RefusalKind, Request, check_append, check_rows};
 use tapeline_events::Day;
-use tapeline_invoke::{LedgerKey, contract::Entry};
+use tapeline_invoke::{Counts, LedgerKey, contract::Entry};
 use tapeline_state::{Changes, Next, Root, StateError};
 
 use super::{PAUSES, Shared};
@@ -114,8 +114,7 @@ impl Partition {
         rows.iter().try_for_each(check_rows).map_err(invalid)?;
         appends.iter().try_for_each(check_append).map_err(invalid)?;
         let steps = before.meta.steps + 1;
-        let aside = aside.into_iter().map(|(stage, line)| (stage, line.into_bytes())).collect();
-        let ledger = Line::of(ledger.into_iter().map(counted).collect()).collect();
+        let (aside, ledger) = (lines_by_stage(aside), Line::of(added(ledger)).collect());
         let outbox = Outbox { step: steps, rows, appends, aside, ledger, ..Outbox::default() };
         let changes = state.into_iter().map(|(area, entries)| changes(area, entries));
         let changes = changes.collect::<Result<Vec<_>, _>>().map_err(invalid)?;
@@ -198,8 +197,25 @@ fn stored(entry: Entry) -> Result<Entry, Refusal> {
     Ok(Entry { key, part, version, value: Some(value), wake_at, expires_at })
 }
 
-fn counted(Counted { stage, symbol, day, counts }: Counted) -> (LedgerKey, tapeline_invoke::Counts) {
-    (LedgerKey { stage_index: 0, stage, symbol, day: day.map(Day) }, counts)
+/// Additions to the same line together. Where a stage stands in the pipeline is none of the table's business.
+fn added(ledger: Vec<Counted>) -> BTreeMap<LedgerKey, Counts> {
+    let mut added: BTreeMap<LedgerKey, Counts> = BTreeMap::new();
+    for Counted { stage, symbol, day, counts } in ledger {
+        let key = LedgerKey { stage_index: 0, stage, symbol, day: day.map(Day) };
+        added.entry(key).or_default().add(&counts);
+    }
+    added
+}
+
+/// What each stage has put aside, a line each: their places among those of the stage are part of their keys.
+fn lines_by_stage(aside: Vec<(String, String)>) -> Vec<(String, Vec<u8>)> {
+    let mut lines: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for (stage, line) in aside {
+        let lines = lines.entry(stage).or_default();
+        lines.extend(line.into_bytes());
+        lines.push(b'\n');
+    }
+    lines.into_iter().collect()
 }
 
 fn unread(error: StateError) -> Refusal {
@@ -222,8 +238,6 @@ fn busy() -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
@@ -248,15 +262,18 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_a_line_go_together() {
-        let count = |entered| Counted {
+    fn counts_of_a_line_go_together_and_lines_of_a_stage_do() {
+        let count = |symbol: &str, entered| Counted {
             stage: "s".to_owned(),
-            symbol: "A".to_owned(),
+            symbol: symbol.to_owned(),
             day: Some(3),
-            counts: tapeline_invoke::Counts { entered, ..Default::default() },
+            counts: Counts { entered, ..Counts::default() },
         };
-        let lines: BTreeMap<_, _> = [count(2)].into_iter().map(counted).collect();
-        let (key, counts) = lines.into_iter().next().unwrap();
-        assert_eq!((key.day, counts.entered), (Some(Day(3)), 2));
+        let added = added(vec![count("A", 2), count("B", 1), count("A", 3)]);
+        let found: Vec<_> = added.iter().map(|(key, counts)| (key.symbol.as_str(), key.day, counts.entered)).collect();
+        assert_eq!(found, [("A", Some(Day(3)), 5), ("B", Some(Day(3)), 1)]);
+        let aside = [("s", "1"), ("t", "2"), ("s", "3")].map(|(stage, line)| (stage.to_owned(), line.to_owned()));
+        let lines = lines_by_stage(aside.into());
+        assert_eq!(lines, [("s".to_owned(), b"1\n3\n".to_vec()), ("t".to_owned(), b"2\n".to_vec())]);
     }
 }

@@ -1,6 +1,6 @@
 //! Does what a host asks for over standard input and output.
 
-use std::{collections::HashMap, io, sync::Arc, thread};
+use std::{collections::HashMap, io, sync::Arc, thread, time::Duration};
 
 use tapeline_aws_protocol::{
     Answered, Asked, Hello, Request, VERSION,
@@ -12,6 +12,8 @@ use super::Shared;
 
 /// Requests that are not begun. A host has one under way in each session.
 const WAITING_MAX: usize = 1_024;
+/// What is under way when the host has ended may take so long.
+const END_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Answers requests until the host ends, and then finishes what is under way.
 ///
@@ -55,9 +57,12 @@ pub async fn serve(shared: &Arc<Shared>) -> Result<(), FrameError> {
         }
     }
     drop((sessions, answer));
-    // Nobody reads the answers; what was asked for is done all the same.
-    while answers.recv().await.is_some() {}
-    while workers.join_next().await.is_some() {}
+    // Nobody reads the answers; what was asked for is done all the same, or by whoever opens the partition next.
+    let finish = async {
+        while answers.recv().await.is_some() {}
+        while workers.join_next().await.is_some() {}
+    };
+    let _ = tokio::time::timeout(END_TIME_MAX, finish).await;
     Ok(())
 }
 

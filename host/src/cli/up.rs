@@ -4,8 +4,7 @@ mod running;
 mod signals;
 
 use std::{
-    collections::BTreeMap,
-    fs,
+    env, fs,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -25,7 +24,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{Chain, LiveOptions, Rollout, Tables, spec::Pipeline},
     store::{AwsSettings, AwsStores, SqliteStore},
-    trigger::http::{Api, TOKEN_VARIABLE, serve, token_of_environment},
+    trigger::http::{Api, serve, token_of_environment},
 };
 
 /// The file in the data folder that says where the pipeline can be reached.
@@ -138,13 +137,16 @@ impl Up {
 fn shared_store(stack: &str, pipeline: &Pipeline) -> Result<AwsStores> {
     let last = pipeline.nats.segments.last().cloned().unwrap_or_default();
     let stages = pipeline.stages.get(last).unwrap_or_default();
+    // The token of our host, an address with a password: they are none of its business.
+    let ours =
+        env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| name.starts_with("TAPELINE_"));
     AwsStores::start(AwsSettings {
         program: AwsProgram::find()?.into_path(),
         stack: stack.to_owned(),
         pipeline: pipeline.name.clone(),
         stages: stages.iter().map(|stage| stage.name.clone()).collect(),
         partitions: pipeline.nats.partitions,
-        environment: BTreeMap::from([(TOKEN_VARIABLE.to_owned(), None)]),
+        environment: ours.map(|name| (name, None)).collect(),
     })
 }
 

@@ -198,13 +198,14 @@ impl Live {
                 super::job::check_chained(&store)?;
                 let mut worker = chain.source(Box::new(super::Unobserved))?;
                 super::job::check_same_chain(&worker, &store)?;
+                if let Some(shared) = chain.shared() {
+                    check_same_store(&worker, shared)?;
+                    check_untouched(&store, shared)?;
+                }
                 worker.set_journal(store.identity()?)?;
                 let workers = match chain.shared() {
                     None => vec![chain.write(store, observer)?, chain.start(&stages)?],
-                    Some(shared) => {
-                        check_untouched(&store, shared)?;
-                        vec![keep_open(chain.clone(), store), chain.start(&stages)?]
-                    }
+                    Some(_) => vec![keep_open(chain.clone(), store), chain.start(&stages)?],
                 };
                 chain.show_in(&hub);
                 let watched = watch(chain, Arc::clone(&shared));
@@ -365,6 +366,22 @@ impl Feed {
             shared.fail("process the journal", &error);
         }
     }
+}
+
+/// Whether a store that hosts share has not seen more of a chain than there is.
+///
+/// # Errors
+/// `Conflict` when the broker knows nothing of a chain that has written there: it would number its messages from 1 again, and
+/// they would count as seen.
+fn check_same_store<S: StateStore>(source: &Worker<S>, shared: &AwsStores) -> Result<()> {
+    if !source.progress().journal.is_empty() || !shared.is_used()? {
+        return Ok(());
+    }
+    let stack = shared.stack();
+    let message = format!(
+        "write to stack {stack}: it holds what a chain has written of which the broker knows nothing; deploy another stack"
+    );
+    Err(Error::new(Kind::Conflict, message))
 }
 
 /// Whether a data folder has no tables of the chain, which are on AWS.

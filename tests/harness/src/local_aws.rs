@@ -16,6 +16,7 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::program;
@@ -146,6 +147,31 @@ impl LocalAws {
         let (status, said) = (answer.status(), answer.body_mut().read_to_string()?);
         ensure!(status.is_success(), "{status}: {said}");
         Ok(said)
+    }
+
+    /// How many items a table has.
+    ///
+    /// # Errors
+    /// When it is not answered.
+    pub fn count(&self, table: &str) -> Result<u64> {
+        let (mut count, mut start) = (0, Value::Null);
+        loop {
+            let mut asked = json!({ "TableName": table, "Select": "COUNT", "ConsistentRead": true });
+            if !start.is_null() {
+                asked["ExclusiveStartKey"] = start;
+            }
+            let ask = agent().post(self.endpoint()).header("x-amz-target", "DynamoDB_20120810.Scan");
+            let ask = ask.header("authorization", signed_for("dynamodb")).content_type("application/x-amz-json-1.0");
+            let mut answer = ask.send(asked.to_string())?;
+            let (status, said) = (answer.status(), answer.body_mut().read_to_string()?);
+            ensure!(status.is_success(), "{status}: {said}");
+            let mut page: Value = serde_json::from_str(&said)?;
+            count += page["Count"].as_u64().with_context(|| format!("a count in {said}"))?;
+            start = page["LastEvaluatedKey"].take();
+            if start.is_null() {
+                return Ok(count);
+            }
+        }
     }
 
     /// The keys of a bucket, in their order.

@@ -25,10 +25,7 @@ fn main() {
             "hosts_that_share_a_store_and_are_killed_store_what_one_process_stores",
             shared::hosts_that_share_a_store_and_are_killed_store_what_one_process_stores,
         ),
-        (
-            "a_store_of_another_chain_or_of_functions_is_refused",
-            shared::a_store_of_another_chain_or_of_functions_is_refused,
-        ),
+        ("a_store_of_another_chain_is_refused", shared::a_store_of_another_chain_is_refused),
     ];
     let tests: [(&str, Test); 21] = [
         ("one_host_stores_what_one_process_stores", equal::one_host_stores_what_one_process_stores),

@@ -10,6 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore as _, SeedableRng as _},
@@ -72,10 +76,15 @@ impl Shared {
 
     /// A host of stages, which writes to the store, or the one process that has all if none are named.
     fn host(&self, data: &str, stages: Option<&str>) -> Result<Listening> {
+        self.host_of(&self.server, data, stages)
+    }
+
+    /// The same on another server.
+    fn host_of(&self, server: &NatsServer, data: &str, stages: Option<&str>) -> Result<Listening> {
         let mut up = self.command(&["up", "--no-source", "--listen", "127.0.0.1:0"]);
         up.arg("--components").arg(program::components()).arg("--data").arg(self.data(data)).arg(&self.pipeline);
         if let Some(stages) = stages {
-            up.args(["--nats", &self.server.url(), "--aws", STACK, "--stages", stages]);
+            up.args(["--nats", &server.url(), "--aws", STACK, "--stages", stages]);
         }
         let errors = fs::File::options().create(true).append(true).open(self.folder.path().join("errors.txt"))?;
         Listening::start(up.stdout(Stdio::piped()).stderr(errors)).with_context(|| self.errors())
@@ -174,7 +183,7 @@ pub(super) fn hosts_that_share_a_store_and_are_killed_store_what_one_process_sto
     let market = market(shared.folder.path())?;
     // Each line of a recording begins with when it came.
     let lines = market.lines().filter_map(|line| line.split_once(' ')).map(|(_, record)| record);
-    let lines: Vec<&str> = lines.chain(["what nobody can read"]).collect();
+    let lines: Vec<&str> = lines.chain(["what nobody can read"; 30]).collect();
     let (ledger, tables, files) = embedded(&shared, name, &lines)?;
     let seed = seed()?;
     println!("{SEED}={seed}");
@@ -182,19 +191,27 @@ pub(super) fn hosts_that_share_a_store_and_are_killed_store_what_one_process_sto
     let source = shared.host("source", Some("fetch"))?;
     let worker = |at: usize| shared.host(["a", "b"][at], Some(BEHIND_THE_FIRST)).map(Some);
     let mut workers = [worker(0)?, worker(1)?];
-    let mut kills = 0;
+    let (mut kills, mut keepers) = (0, 0);
     for some in lines.chunks(REQUEST_RECORDS) {
         send(&source, name, some)?;
         thread::sleep(Duration::from_millis(u64::from(random.next_u32() % 300)));
         if random.next_u32().is_multiple_of(4) {
             let at = (random.next_u32() % 2) as usize;
-            // With -9, whatever it does at that moment; the process of its store is at it a little longer.
-            workers[at] = None;
-            kills += 1;
-            workers[at] = worker(at)?;
+            // With -9, whatever it does at that moment.
+            match (&workers[at], random.next_u32() % 2) {
+                // The process of its store, which it starts again.
+                (Some(host), 0) => keepers += kill_keeper(host.id())?,
+                // The host; the process of its store is at it a little longer.
+                _ => {
+                    workers[at] = None;
+                    workers[at] = worker(at)?;
+                    kills += 1;
+                }
+            }
         }
     }
-    ensure!(kills > 0, "nobody was killed with {SEED}={seed}");
+    println!("killed {kills} hosts, {keepers} processes of stores");
+    ensure!(kills > 0 && keepers > 0, "nobody was killed with {SEED}={seed}");
     let since = Instant::now();
     while shared.ledger(aws)? != ledger {
         let found = || shared.ledger(aws).unwrap_or_default();
@@ -215,28 +232,46 @@ pub(super) fn hosts_that_share_a_store_and_are_killed_store_what_one_process_sto
         ensure!(rows == others, "{table}: {} rows, not {}: {difference:?}", others.len(), rows.len());
     }
     ensure!(!files.is_empty() && shared.files()? == files, "the files differ");
+    let letters = shared.aws.count(&shared.output_of_stack("DeadLettersTable")?)?;
+    let expected = shared.output(&["dead-letters", "list", "--data", &shared.data("one").display().to_string()])?;
+    let expected = expected.lines().count().saturating_sub(1) as u64;
+    ensure!(letters == expected && letters >= 30, "{letters} dead letters, not {expected}");
     Ok(())
 }
 
-pub(super) fn a_store_of_another_chain_or_of_functions_is_refused() -> Result<()> {
+/// Kills what a host has started to keep its store; how many of these there were.
+fn kill_keeper(host: u32) -> Result<usize> {
+    let tasks = fs::read_dir(format!("/proc/{host}/task"))?.filter_map(Result::ok);
+    let children: Vec<String> =
+        tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
+    let ids = children.iter().flat_map(|ids| ids.split_whitespace()).filter_map(|id| id.parse().ok());
+    Ok(ids.filter(|id| kill(Pid::from_raw(*id), Signal::SIGKILL).is_ok()).count())
+}
+
+pub(super) fn a_store_of_another_chain_is_refused() -> Result<()> {
     let name = "refused";
     let shared = Shared::start(name)?;
     let trade = r#"{"stream":"btcusdt@trade","data":{"e":"trade","E":0,"s":"BTCUSDT","t":1,"p":"1.5","q":"1","T":1700000000000,"m":true,"M":true}}"#;
+    // A chain that has begun on another broker, before anything was written.
+    let other = NatsServer::start(&shared.data("other-nats"))?;
+    let source = shared.host_of(&other, "other", Some("fetch"))?;
+    send(&source, name, &[trade])?;
+    source.stop()?;
     let all = ["fetch", BEHIND_THE_FIRST].join(",");
     let first = shared.host("first", Some(&all))?;
     send(&first, name, &[trade])?;
     let is_written = || Ok(shared.ledger(["--aws", STACK])?.contains("\"write\""));
     wait_for("the trade is written", is_written)?;
     first.stop()?;
-    // Another broker and another folder: messages would be numbered from 1 again.
-    let other = NatsServer::start(&shared.data("other-nats"))?;
-    let mut up =
-        shared.command(&["up", "--no-source", "--listen", "127.0.0.1:0", "--nats", &other.url(), "--aws", STACK]);
-    up.arg("--components").arg(program::components()).arg("--data").arg(shared.data("second")).arg(&shared.pipeline);
-    let mut second = Listening::start(up.stdout(Stdio::piped()).stderr(fs::File::create(shared.data("errors.txt"))?))?;
-    send(&second, name, &[trade])?;
-    wait_for("the other chain stops", || Ok(shared.errors().contains("deploy another stack")))?;
-    wait_for("its host ends", || Ok(second.has_ended()))?;
+    let mut writer = shared.host_of(&other, "writer", Some(BEHIND_THE_FIRST))?;
+    wait_for("the other chain stops", || Ok(shared.errors().contains("deploy another stack for this one")))?;
+    wait_for("its host ends", || Ok(writer.has_ended()))?;
+    // What a broker knows nothing of would be numbered from 1 again, by a new folder and by the same.
+    let newer = NatsServer::start(&shared.data("newer-nats"))?;
+    for data in ["first", "second"] {
+        let refused = shared.host_of(&newer, data, Some(&all)).map(drop).map_err(|error| format!("{error:#}"));
+        ensure!(refused.as_ref().is_err_and(|told| told.contains("of which the broker knows nothing")), "{refused:?}");
+    }
     let ended = |words: &[&str], why: &str| {
         let mut up = shared.command(&["up", "--listen", "127.0.0.1:0", "--nats", &shared.server.url()]);
         up.args(words).arg("--components").arg(program::components()).arg("--data").arg(shared.data("third"));

@@ -48,6 +48,8 @@ const PIN_TIME: Duration = Duration::from_millis(1_500);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Where a stream says for how many partitions it was made.
 const PARTITIONS: &str = "tapeline-partitions";
+/// Times that this is noted while others change the stream.
+const CLAIMS_MAX: usize = 8;
 /// Where what is read of a stream is written.
 const TABLES: &str = "tapeline-tables";
 /// The one priority group of a consumer.
@@ -238,17 +240,25 @@ impl Broker {
         let failed = |error: async_nats::Error| {
             unavailable(format!("note with stream {} where its tables are", hop.stream()), error)
         };
-        let stream = self.wait(self.stream(hop)).map_err(|error| failed(error.into()))?;
-        let mut config = stream.cached_info().config.clone();
-        match config.metadata.get(TABLES) {
-            Some(known) if known == tables => return Ok(()),
-            Some(known) => {
-                let message = format!("write the tables of this chain into {tables}: they are in {known}");
-                return Err(Error::new(Kind::Conflict, message));
+        // Others may note something at the same time, and the last one stays: it is looked at once more.
+        for _ in 0..CLAIMS_MAX {
+            let stream = self.wait(self.stream(hop)).map_err(|error| failed(error.into()))?;
+            let mut config = stream.cached_info().config.clone();
+            config.metadata = metadata_of(stream);
+            match config.metadata.get(TABLES) {
+                Some(known) if known == tables => return Ok(()),
+                Some(known) => {
+                    let message = format!("write the tables of this chain into {tables}: they are in {known}");
+                    return Err(Error::new(Kind::Conflict, message));
+                }
+                None => _ = config.metadata.insert(TABLES.to_owned(), tables.to_owned()),
             }
-            None => _ = config.metadata.insert(TABLES.to_owned(), tables.to_owned()),
+            self.wait(self.jetstream.update_stream(config)).map_err(|error| failed(error.into()))?;
         }
-        self.wait(self.jetstream.update_stream(config)).map(drop).map_err(|error| failed(error.into()))
+        Err(unavailable(
+            format!("note with stream {} where its tables are", hop.stream()),
+            "others change it all the time",
+        ))
     }
 
     async fn stream(&self, hop: &Hop) -> std::result::Result<Stream, jetstream::context::GetStreamError> {

@@ -141,8 +141,8 @@ impl Chain {
         if pairs.is_empty() {
             return Ok(Workers { chain: self.clone(), threads });
         }
-        if let (Some(stores), Some((before, ..))) = (&self.shared, pairs.iter().find(|(_, own, _)| self.is_last(own))) {
-            self.broker.claim(&self.hop(before), &format!("stack {}", stores.stack()))?;
+        if let (Some(stores), true) = (&self.shared, pairs.iter().any(|(_, own, _)| self.is_last(own))) {
+            self.claim_for(stores)?;
         }
         let partitions = self.pipeline.nats.partitions;
         let readers = pairs.iter().map(|(.., reader)| reader.clone()).collect();
@@ -286,6 +286,7 @@ impl Chain {
     fn last(&self, place: &Place, stores: &AwsStores) -> Result<Option<Worker<AwsStore>>> {
         let Place { own, partition, metrics, .. } = place;
         let Some(journal) = self.journal()? else { return Ok(None) };
+        self.claim_for(stores)?;
         let observer = Writing { metrics: vec![metrics.clone()], inner: Box::new(self.metrics.clone()) };
         let mut worker = self.worker(own, Some(*partition), stores.open(*partition)?, Box::new(observer))?;
         // The messages of another chain have other numbers: some would count as seen.
@@ -298,6 +299,17 @@ impl Chain {
         }
         worker.set_journal(journal)?;
         Ok(Some(worker))
+    }
+
+    /// Notes that the tables of the chain are in this store.
+    fn claim_for(&self, stores: &AwsStores) -> Result<()> {
+        let [.., before, _] = self.pipeline.nats.segments.as_slice() else { return Ok(()) };
+        let claimed = self.broker.claim(&self.hop(before), &format!("stack {}", stores.stack()));
+        // Nobody takes over by trying again.
+        claimed.map_err(|error| match error.kind() {
+            Kind::Conflict => Error::caused(Kind::Invalid, "write to the store that hosts share", error),
+            _ => error,
+        })
     }
 
     /// Identity of the journal that feeds the chain; none before the first segment has committed.

@@ -14,36 +14,51 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeline_aws_protocol::{Answer, Answered, Asked, Hello, Request, VERSION, frame};
+use tapeline_aws_protocol::{
+    Answer, Answered, Asked, Hello, Request, VERSION,
+    frame::{self, FrameError},
+};
 
 use super::{AwsSettings, unexpected};
 use crate::error::{Context as _, Error, Kind, Result};
 
-/// An answer takes no longer: AWS' clients give up before.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(180);
+/// A process that has not answered by then hangs, and is ended. A request is many of AWS', each with a limit of its own.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
+/// It finds its stack in less.
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked whether it hangs.
+const LOOK: Duration = Duration::from_millis(500);
 /// What is under way when the host ends is done within this time.
 const END_TIME_MAX: Duration = Duration::from_secs(10);
 const END_LOOK: Duration = Duration::from_millis(5);
 
 /// The process. It ends with this.
 pub(super) struct Link {
-    process: Mutex<Child>,
+    process: Arc<Mutex<Child>>,
     to: Mutex<Option<ChildStdin>>,
     shared: Arc<Waiting>,
     next: AtomicU64,
     hears: Option<JoinHandle<()>>,
 }
 
-/// Who waits for answers.
+/// Who waits for answers, and since when; also for being heard at all.
 #[derive(Default)]
 struct Waiting {
-    by_id: Mutex<HashMap<u64, mpsc::SyncSender<Answer>>>,
+    by_id: Mutex<HashMap<u64, (Instant, mpsc::SyncSender<Answer>)>>,
     is_over: AtomicBool,
 }
 
 impl Waiting {
-    fn by_id(&self) -> MutexGuard<'_, HashMap<u64, mpsc::SyncSender<Answer>>> {
+    fn by_id(&self) -> MutexGuard<'_, HashMap<u64, (Instant, mpsc::SyncSender<Answer>)>> {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    fn has_waited(&self, time: Duration) -> bool {
+        self.by_id().values().any(|(since, _)| since.elapsed() > time)
     }
 }
 
@@ -70,14 +85,20 @@ impl Link {
             .doing(place)?;
         let (to, from) = (process.stdin.take(), process.stdout.take().map(BufReader::new));
         let mut link = Self {
-            process: Mutex::new(process),
+            process: Arc::new(Mutex::new(process)),
             to: Mutex::new(to),
             shared: Arc::default(),
             next: AtomicU64::new(1),
             hears: None,
         };
-        let mut from = from.ok_or_else(|| Error::new(Kind::Internal, format!("{}: it has no output", place())))?;
-        let hello = frame::read::<Hello>(&mut from);
+        let from = from.ok_or_else(|| Error::new(Kind::Internal, format!("{}: it has no output", place())))?;
+        let waiting = Arc::clone(&link.shared);
+        let (say, said) = mpsc::sync_channel(1);
+        link.hears = Some(thread::spawn(move || hear(from, &say, &waiting)));
+        let (process, waiting) = (Arc::clone(&link.process), Arc::clone(&link.shared));
+        thread::spawn(move || watch(&process, &waiting));
+        let silent = |_| Error::new(Kind::Unavailable, format!("{}: it says nothing in {START_TIME_MAX:?}", place()));
+        let hello = said.recv_timeout(START_TIME_MAX).map_err(silent).inspect_err(|_| link.kill())?;
         match hello.map_err(|error| Error::caused(Kind::Unavailable, place(), error))? {
             Some(Hello { version: VERSION, refused: None }) => {}
             Some(Hello { version: VERSION, refused: Some(refusal) }) => {
@@ -90,14 +111,12 @@ impl Link {
             }
             None => return Err(Error::new(Kind::Unavailable, format!("{}: it has ended", place()))),
         }
-        let waiting = Arc::clone(&link.shared);
-        link.hears = Some(thread::spawn(move || hear(from, &waiting)));
         Ok(link)
     }
 
     /// Whether it answers still.
     pub(super) fn is_up(&self) -> bool {
-        !self.shared.is_over.load(Ordering::Acquire)
+        !self.shared.is_over()
     }
 
     /// A number of one's own to ask under.
@@ -109,7 +128,7 @@ impl Link {
     pub(super) fn ask(&self, (session, partition): (u64, u32), request: Request) -> Result<Answer> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (give, given) = mpsc::sync_channel(1);
-        self.shared.by_id().insert(id, give);
+        self.shared.by_id().insert(id, (Instant::now(), give));
         let said = match self.to.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             // Once it is over, nobody takes those who wait out of the list.
             Some(to) if self.is_up() => {
@@ -117,12 +136,7 @@ impl Link {
             }
             _ => Err("its process has ended".to_owned()),
         };
-        let answer = said.and_then(|()| {
-            given.recv_timeout(ANSWER_TIME_MAX).map_err(|error| match error {
-                mpsc::RecvTimeoutError::Disconnected => "its process has ended".to_owned(),
-                mpsc::RecvTimeoutError::Timeout => format!("its process does not answer in {ANSWER_TIME_MAX:?}"),
-            })
-        });
+        let answer = said.and_then(|()| given.recv().map_err(|_| "its process has ended".to_owned()));
         answer.map_err(|reason| {
             self.shared.by_id().remove(&id);
             self.kill();
@@ -132,9 +146,7 @@ impl Link {
 
     /// Lets it end at once. Who waits is told so, and a new one can be started.
     fn kill(&self) {
-        self.shared.is_over.store(true, Ordering::Release);
-        // One that has ended is what is wanted.
-        let _ = self.process.lock().unwrap_or_else(PoisonError::into_inner).kill();
+        end(&self.process, &self.shared);
     }
 }
 
@@ -142,26 +154,51 @@ impl Drop for Link {
     fn drop(&mut self) {
         // It ends when it has nobody to listen to.
         *self.to.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.shared.is_over.store(true, Ordering::Release);
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let until = Instant::now() + END_TIME_MAX;
         while matches!(process.try_wait(), Ok(None)) && Instant::now() < until {
             thread::sleep(END_LOOK);
         }
         let _ = process.kill();
         let _ = process.wait();
+        drop(process);
         if let Some(hears) = self.hears.take() {
             let _ = hears.join();
         }
     }
 }
 
-/// Hands out answers until there are no more.
-fn hear(mut from: BufReader<ChildStdout>, waiting: &Waiting) {
+/// Lets the process end at once, and asks it nothing more.
+fn end(process: &Mutex<Child>, waiting: &Waiting) {
+    waiting.is_over.store(true, Ordering::Release);
+    // One that has ended is what is wanted.
+    let _ = process.lock().unwrap_or_else(PoisonError::into_inner).kill();
+}
+
+/// Ends a process that hangs: whoever waits to be heard or answered waits no longer then.
+fn watch(process: &Mutex<Child>, waiting: &Waiting) {
+    while !waiting.is_over() {
+        if waiting.has_waited(ANSWER_TIME_MAX) {
+            tracing::error!("the process of the store on AWS does not answer in {ANSWER_TIME_MAX:?}, and is ended");
+            return end(process, waiting);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+type Said = Result<Option<Hello>, FrameError>;
+
+/// Hands out what it says first, and then answers until there are no more.
+fn hear(mut from: BufReader<ChildStdout>, say: &mpsc::SyncSender<Said>, waiting: &Waiting) {
+    let hello = frame::read::<Hello>(&mut from);
+    // Whoever waits no longer has ended it.
+    let _ = say.send(hello);
     loop {
         match frame::read::<Answered>(&mut from) {
             Ok(Some(Answered { id, answer })) => {
                 // One that nobody waits for any more is nobody's.
-                if let Some(give) = waiting.by_id().remove(&id) {
+                if let Some((_, give)) = waiting.by_id().remove(&id) {
                     let _ = give.send(answer);
                 }
             }

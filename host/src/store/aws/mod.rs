@@ -8,7 +8,10 @@ mod link;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde_json::json;
@@ -49,6 +52,8 @@ pub struct AwsStores(Arc<Shared>);
 struct Shared {
     settings: AwsSettings,
     link: Mutex<Option<Arc<Link>>>,
+    /// Whether a process has found the stack once.
+    has_begun: AtomicBool,
 }
 
 /// The store of a partition.
@@ -75,7 +80,7 @@ impl AwsStores {
     /// `Invalid` when the stack is not there, is of another pipeline or has functions; `Unavailable` when AWS, or the
     /// process, does not answer.
     pub fn start(settings: AwsSettings) -> Result<Self> {
-        let stores = Self(Arc::new(Shared { settings, link: Mutex::default() }));
+        let stores = Self(Arc::new(Shared { settings, link: Mutex::default(), has_begun: AtomicBool::new(false) }));
         stores.link()?;
         Ok(stores)
     }
@@ -115,6 +120,19 @@ impl AwsStores {
         committed(read)
     }
 
+    /// Whether anything of a chain has been read into it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn is_used(&self) -> Result<bool> {
+        for partition in 0..self.0.settings.partitions {
+            if !self.read(partition)?.0.read.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The process; a new one when there is none any more.
     fn link(&self) -> Result<Arc<Link>> {
         let mut kept = self.0.link.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +141,16 @@ impl AwsStores {
         }
         // What the one before is still at, it and the new one settle between them, as two hosts do.
         *kept = None;
-        let link = Arc::new(Link::start(&self.0.settings)?);
+        let has_begun = &self.0.has_begun;
+        let started = Link::start(&self.0.settings).map_err(|error| match error.kind() {
+            // What was right once is right again: credentials that are not to be had at present, say.
+            Kind::Invalid | Kind::NotFound if has_begun.load(Ordering::Acquire) => {
+                Error::caused(Kind::Unavailable, "find the store on AWS once more", error)
+            }
+            _ => error,
+        });
+        let link = Arc::new(started?);
+        has_begun.store(true, Ordering::Release);
         *kept = Some(Arc::clone(&link));
         Ok(link)
     }

@@ -72,10 +72,11 @@ fn commit(number: u8) -> Commit {
             day: Some(19_943),
             counts: Counts { entered: 2, out: 1, dead: 1, ..Counts::default() },
         }],
-        aside: vec![(
-            "write".to_owned(),
-            r#"{"fate":"dead","reason":"why","record":"{}","format":"events"}"#.to_owned(),
-        )],
+        // Two of one stage: each has a place of its own.
+        aside: vec![
+            ("write".to_owned(), r#"{"fate":"dead","reason":"why","record":"1","format":"events"}"#.to_owned()),
+            ("write".to_owned(), r#"{"fate":"late","reason":"why","record":"2","format":"events"}"#.to_owned()),
+        ],
         ..Commit::default()
     }
 }
@@ -121,7 +122,7 @@ pub(crate) fn what_hosts_commit_is_read(stack: &Stack, pipeline: &str) -> Result
     ensure!(ledger.contains("\"day\":\"2024-08-08\"") && ledger.contains("\"entered\":8"), "{ledger}");
     let letters = stored::dead_letters(stack)?;
     let formats: Vec<_> = letters.iter().filter_map(|letter| letter.get("format")).collect();
-    ensure!(formats == ["events"; 4], "{letters:?}");
+    ensure!(formats == ["events"; 8], "{letters:?}");
     ensure!(stored::objects(stack)?.values().eq([b"price\n1.5\n1.5\n1.5\n1.5\n"]), "{:?}", stored::objects(stack)?);
 
     let refused = Keeper::start(stack, "another")?.hello()?.refused.context("it is of another pipeline")?;
