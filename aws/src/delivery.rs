@@ -1,4 +1,5 @@
-//! Where a function, or a host that writes to AWS, puts what its commits give out: the next queue, rows, files, alarms, dead letters, the ledger.
+//! Where a function, or a host that writes to AWS, puts what its commits give out: the next queue, rows, files, alarms, dead
+//! letters, the ledger.
 
 use std::time::Duration;
 
@@ -131,9 +132,7 @@ impl Delivery {
             None => Ok(()),
         }
     }
-}
 
-impl Delivery {
     /// As [`Self::deliver`], if anything is left to be delivered.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod components;
 mod delivery;
 mod dynamo;
 mod function;
+mod layout;
 pub mod message;
 mod metrics;
 pub mod operate;

@@ -14,7 +14,7 @@ use tapeline_invoke::{
     Hop,
     contract::{Append, Rows},
 };
-use tapeline_state::StateError;
+use tapeline_state::{Bucket, Meta, Root, Scope, StateError};
 
 use crate::sink::Line;
 
@@ -78,8 +78,23 @@ impl Outbox {
         Ok(packed.chunks(PIECE_BYTES_MAX).map(<[u8]>::to_vec).collect())
     }
 
+    /// What a commit gave out; `None` if it gave out nothing.
+    ///
+    /// # Errors
+    /// `Conflict` when others have committed since: then it was sent. `Corrupt` when it cannot be read.
+    pub(crate) async fn of_commit<B: Bucket, M: Meta>(
+        scope: &Scope<'_, B, M>,
+        root: &Root<M>,
+    ) -> Result<Option<Self>, StateError> {
+        if !root.has_outbox() {
+            return Ok(None);
+        }
+        let corrupt = || StateError::Corrupt(format!("{}: outbox", scope.name()));
+        Self::of_pieces(&scope.outbox(root).await?).ok_or_else(corrupt).map(Some)
+    }
+
     /// What was in these pieces; `None` if that cannot be read.
-    pub(crate) fn of_pieces(pieces: &[Vec<u8>]) -> Option<Self> {
+    fn of_pieces(pieces: &[Vec<u8>]) -> Option<Self> {
         if pieces.is_empty() {
             return Some(Self::default());
         }

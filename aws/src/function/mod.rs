@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join_all};
 use tapeline_runtime::{Component, Fault};
-use tapeline_state::{Limits, Next, Root, Scope, StateError};
+use tapeline_state::{Next, Root, Scope, StateError};
 
 pub use undone::Undone;
 
@@ -29,6 +29,7 @@ use crate::{
     components::{ComponentError, Components},
     delivery::Delivery,
     dynamo::DynamoBucket,
+    layout::{layout, limits},
     message::{Numbered, Raw},
     metrics::Happened,
     outbox::Outbox,
@@ -41,8 +42,6 @@ use crate::{
 
 /// Times that a message is begun again because somebody else has committed.
 const TRIES_MAX: usize = 32;
-/// Bytes of the state of a partition in one function.
-const STATE_BYTES_MAX: u64 = 32 << 20;
 
 /// A message as SQS gives it.
 #[derive(Clone, Debug)]
@@ -234,7 +233,7 @@ impl Function {
         if !last.meta.layout.is_empty() && last.meta.layout != deployed {
             return Err(Undone::Layout { stored: last.meta.layout, deployed });
         }
-        let unsent = self.outbox(partition, &last).await?;
+        let unsent = Outbox::of_commit(&self.scope(partition), &last).await?;
         if unsent.as_ref().is_some_and(Outbox::tells) {
             return Ok(Begun { root: self.deliver(partition, last).await?, unsent: None });
         }
@@ -453,7 +452,8 @@ impl Function {
     /// Sends and writes what a commit gave out, and gives what is committed then: whom alarms are told cannot know that they
     /// were told before, so that it is noted at once.
     async fn deliver(&self, partition: u32, root: Root<Position>) -> Result<Root<Position>, Undone> {
-        let Some(outbox) = self.outbox(partition, &root).await? else { return Ok(root) };
+        let scope = self.scope(partition);
+        let Some(outbox) = Outbox::of_commit(&scope, &root).await? else { return Ok(root) };
         let tells = outbox.tells();
         self.delivery.deliver(partition, outbox).await?;
         if !tells {
@@ -463,30 +463,18 @@ impl Function {
         self.decide(partition, &root, meta).await
     }
 
-    /// What a commit gave out, if it did.
-    async fn outbox(&self, partition: u32, root: &Root<Position>) -> Result<Option<Outbox>, Undone> {
-        if !root.has_outbox() {
-            return Ok(None);
-        }
-        let scope = self.scope(partition);
-        let pieces = scope.outbox(root).await?;
-        let corrupt = || StateError::Corrupt(format!("{}: outbox", scope.name()));
-        Ok(Some(Outbox::of_pieces(&pieces).ok_or_else(corrupt)?))
-    }
-
     /// The stages that share the function, and the partitions of the pipeline.
     fn layout(&self) -> String {
-        format!("{}, partitions {}", self.settings.stage_names(), self.settings.partitions)
+        layout(&self.settings.stage_names(), self.settings.partitions)
     }
 }
 
-/// The state of a partition: as much for each stage as leaves a root that is stored in one piece.
+/// The state of a partition.
 fn scope<'a>(
     state: &'a Cached<DynamoBucket>,
     settings: &Settings,
     partition: u32,
 ) -> Scope<'a, Cached<DynamoBucket>, Position> {
-    let stages = settings.stages.len().max(1) as u64;
-    let limits = Limits { area_bytes: STATE_BYTES_MAX / stages, ..Limits::default() };
-    Scope::of_segment(state, &settings.pipeline, settings.name(), partition).with_limits(limits)
+    let scope = Scope::of_segment(state, &settings.pipeline, settings.name(), partition);
+    scope.with_limits(limits(settings.stages.len()))
 }

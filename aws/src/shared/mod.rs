@@ -8,19 +8,22 @@
 mod partition;
 mod serve;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tapeline_state::{Limits, Scope};
+use tapeline_state::Scope;
 
-use crate::{cached::Cached, delivery::Delivery, dynamo::DynamoBucket, operate::SharedStores};
+use crate::{
+    cached::Cached,
+    delivery::Delivery,
+    dynamo::DynamoBucket,
+    layout::{layout, limits},
+    operate::SharedStores,
+};
 
 pub use partition::Partition;
 pub use serve::serve;
 
 use partition::Kept;
-
-/// Bytes of the state of a partition in a segment.
-const STATE_BYTES_MAX: u64 = 32 << 20;
 
 /// The places of a stack that hosts share, for one segment.
 pub struct Shared {
@@ -59,16 +62,11 @@ impl Shared {
     fn scope(&self, partition: u32) -> Scope<'_, Cached<DynamoBucket>, Kept> {
         // Whatever the stages are called: there is one last segment, and its layout says which they are.
         let name = format!("tapeline/host/{}/partition-{partition}", self.pipeline);
-        let area_bytes = STATE_BYTES_MAX / self.stages.len().max(1) as u64;
-        Scope::named(&self.state, &name).with_limits(Limits { area_bytes, ..Limits::default() })
+        Scope::named(&self.state, &name).with_limits(limits(self.stages.len()))
     }
 
     /// The stages of the segment, and the partitions of the pipeline.
     fn layout(&self) -> String {
-        format!("{}, partitions {}", self.stages.join("+"), self.partitions)
+        layout(&self.stages.join("+"), self.partitions)
     }
 }
-
-/// Pauses before what was committed is put in its places once more, after each time that a service did not take it. The
-/// clients have tried several times by then.
-const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];

@@ -1,6 +1,6 @@
 //! A partition: its commits, one behind the other.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tapeline_aws_protocol::{Answer, Commit, Counted, Refusal, RefusalKind, Request, check_append, check_rows};
@@ -8,7 +8,7 @@ use tapeline_events::Day;
 use tapeline_invoke::{Counts, LedgerKey, contract::Entry};
 use tapeline_state::{Changes, Next, Root, StateError};
 
-use super::{PAUSES, Shared};
+use super::Shared;
 use crate::{
     outbox::Outbox,
     sink::{Line, SinkError},
@@ -16,6 +16,9 @@ use crate::{
 
 /// Times that one looks for what is committed while others commit.
 const TRIES_MAX: usize = 16;
+/// Pauses before what was committed is put in its places once more, after each time that a service did not take it. The
+/// clients have tried several times by then.
+const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 
 /// What is committed along with the state of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,9 +71,9 @@ impl Partition {
         self.known = None;
         for _ in 0..TRIES_MAX {
             let root = self.begin().await?;
-            let delivered = match self.outbox_of(&root).await {
-                Ok(outbox) => self.deliver(outbox).await,
-                Err(refusal) => Err(refusal),
+            let delivered = match Outbox::of_commit(&self.shared.scope(self.number), &root).await {
+                Ok(outbox) => self.deliver(outbox.unwrap_or_default()).await,
+                Err(error) => Err(unread(error)),
             };
             let committed = match delivered {
                 Ok(()) => self.committed(&root).await,
@@ -149,13 +152,6 @@ impl Partition {
         }
         let progress = (root.id() > 0).then(|| root.meta.progress.clone());
         Ok(Answer::Committed { progress, state })
-    }
-
-    async fn outbox_of(&self, root: &Root<Kept>) -> Result<Outbox, Refusal> {
-        let scope = self.shared.scope(self.number);
-        let pieces = scope.outbox(root).await.map_err(unread)?;
-        let corrupt = || unread(StateError::Corrupt(format!("{}: outbox", scope.name())));
-        Outbox::of_pieces(&pieces).ok_or_else(corrupt)
     }
 
     /// Puts what is committed in its places. What is there already stays as it is.
