@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     fs,
+    path::Path,
     sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -24,6 +25,7 @@ use tapeline_aws::{
     sink::{AT, DeadLetters, EXPIRES, Objects, Part, ROW, Rows, TABLE_SYMBOL},
 };
 use tapeline_aws_tests::local_aws::LocalAws;
+use tapeline_harness::program;
 use tapeline_invoke::contract::{self, Append, Cells, Column, Texts, TimeUnit};
 use tapeline_state::{Bucket as _, StateError, testsuite};
 use tempfile::TempDir;
@@ -43,13 +45,14 @@ type Lazy = LazyLock<Result<Shared, String>>;
 fn main() {
     let arguments = Arguments::from_args();
     let shared: Arc<Lazy> = Arc::new(LazyLock::new(|| start().map_err(|error| format!("{error:#}"))));
-    let tests: [(&str, Test); 6] = [
+    let tests: [(&str, Test); 7] = [
         ("a_table_is_a_bucket", a_table_is_a_bucket),
         ("a_value_has_a_limit", a_value_has_a_limit),
         ("a_row_is_what_the_last_commit_wrote", a_row_is_what_the_last_commit_wrote),
         ("what_a_stage_names_fits_into_keys", what_a_stage_names_fits_into_keys),
         ("files_and_dead_letters_may_be_written_again", files_and_dead_letters_may_be_written_again),
         ("a_pointer_that_was_not_moved_is_not_read_again", a_pointer_that_was_not_moved_is_not_read_again),
+        ("what_compile_puts_into_a_package_can_be_run", what_compile_puts_into_a_package_can_be_run),
     ];
     let is_missing = !LocalAws::is_there();
     let trial = |(name, test): (&str, Test)| {
@@ -289,4 +292,31 @@ fn a_pointer_that_was_not_moved_is_not_read_again(shared: &Shared) -> Result<()>
         }
         Ok(())
     })
+}
+
+/// As the help of `tapeline compile` says; `cargo xtask lambda` leaves the digest in front out.
+fn what_compile_puts_into_a_package_can_be_run(shared: &Shared) -> Result<()> {
+    let package = TempDir::new()?;
+    let into = package.path().join("components");
+    let alarm = program::components().join("alarm.wasm");
+    program::output(&["compile", "--into", text(&into)?, text(&alarm)?])?;
+    let client = aws_sdk_s3::Client::from_conf(shared.aws.s3());
+    let components = Components::open(package.path(), client, "nowhere".to_owned())?;
+    let digest = components.packaged_digest("alarm")?;
+    let load = || shared.runtime.block_on(components.load(&digest, "alarm"));
+    ensure!(load()?.digest == digest, "another one was loaded");
+    // What is damaged is not run.
+    let file = fs::read_dir(into.join("alarm"))?.next().context("a compiled component")??.path();
+    let mut bytes = fs::read(&file)?;
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file, bytes)?;
+    let again = Components::open(package.path(), aws_sdk_s3::Client::from_conf(shared.aws.s3()), "nowhere".to_owned())?;
+    let damaged = shared.runtime.block_on(again.load(&digest, "alarm")).map(drop);
+    ensure!(damaged.is_err(), "a damaged component was loaded");
+    Ok(())
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path of text")
 }
