@@ -124,8 +124,9 @@ impl Chain {
     /// When the broker refuses a consumer.
     pub fn start(&self, stages: &[String]) -> Result<Workers> {
         let segments = &self.pipeline.nats.segments;
-        let with_last = usize::from(self.shared.is_none());
-        let between = segments.windows(2).take(segments.len().saturating_sub(1 + with_last));
+        // The first one is no pair's second; the last one is another worker's, unless its store is shared.
+        let others = if self.shared.is_some() { 1 } else { 2 };
+        let between = segments.windows(2).take(segments.len().saturating_sub(others));
         let pairs: Vec<_> = between
             .filter_map(|pair| match pair {
                 [before, own] => Some((before, own, self.first_stage(own))),

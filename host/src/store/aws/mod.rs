@@ -58,7 +58,6 @@ struct Shared {
 
 /// The store of a partition.
 pub struct AwsStore {
-    stores: AwsStores,
     /// The process that opened the partition: another one knows nothing of it.
     link: Arc<Link>,
     session: u64,
@@ -98,10 +97,8 @@ impl AwsStores {
     pub fn open(&self, partition: u32) -> Result<AwsStore> {
         let link = self.link()?;
         let session = link.session();
-        let stores = self.clone();
         // Before it is opened, so that it is closed whatever happens.
-        let mut store =
-            AwsStore { stores, link, session, partition, progress: Progress::default(), state: BTreeMap::new() };
+        let mut store = AwsStore { link, session, partition, progress: Progress::default(), state: BTreeMap::new() };
         let (progress, state) = committed(store.ask(Request::Open)?)?;
         store.progress = progress;
         store.state = state.into_iter().map(|(stage, entries)| (stage, by_place(entries))).collect();
@@ -170,11 +167,6 @@ impl AwsStore {
             Answer::Current(is_current) => Ok(is_current),
             other => Err(unexpected(&other)),
         }
-    }
-
-    /// The stores of all partitions.
-    pub const fn stores(&self) -> &AwsStores {
-        &self.stores
     }
 }
 
